@@ -1,0 +1,126 @@
+"""One process entry → a running Celery program → its exit status."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shlex
+import sys
+from typing import Any, ClassVar
+
+import click
+from celery import signals
+from django.core.checks.registry import registry
+from django.core.management import CommandError
+from django_prodserver.backends.base import BaseServerBackend
+
+from . import green, options
+from .checks import check_processes
+from .entries import Entry, describe
+
+try:
+    from django_prodserver.backends.base import BaseWorkerBackend
+except ImportError:
+
+    class BaseWorkerBackend(BaseServerBackend):  # type: ignore[no-redef]
+        """django-prodserver 2 has one kind of backend."""
+
+
+__all__ = ("CeleryBackend", "CeleryBeat", "CeleryWorker")
+
+
+# `prodserver` and `server` of django-prodserver 3 take servers, `worker` workers.
+class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
+    """A process entry that runs a program of Celery's.
+
+    Args:
+        server_config: the entry: ``APP``, what ``celery -A`` takes, and ``ARGS``,
+            the options of the program.
+    """
+
+    program: ClassVar[str]
+
+    def __init__(self, **server_config: Any) -> None:
+        super().__init__()
+        self.entry = Entry(self.program, server_config)
+
+    def prep_server_args(self) -> list[str]:
+        """Return ARGS as the words of Celery's command line.
+
+        Raises:
+            CommandError: something is wrong with the entry.
+        """
+        for finding in self.entry.findings():
+            raise CommandError(str(finding)) from finding
+        return options.argument_list(self.program, self.entry.app(), self.entry.args)
+
+    def start_server(self, *args: str) -> None:
+        """Run the program, and exit with its status.
+
+        Args:
+            args: what `prep_server_args` returned.
+
+        Raises:
+            CommandError: Celery cannot read the arguments.
+            SystemExit: always, when the program ends.
+        """
+        app = self.entry.app()
+        try:
+            context = options.parse(self.program, app, args)
+        except options.OptionError as exc:
+            raise CommandError(f"{self.entry.names}: {describe(exc)}") from exc
+        library = _green_library(context)
+        if library:
+            green.restart(library)
+        words = options.command_line(str(self.entry.config["APP"]), context)
+        if not context.obj.quiet:
+            # Flushed, or each forked child would print it once more.
+            print(shlex.join(map(options.censored, words)), flush=True)  # noqa: T201
+        # Relative, it would not be found again from another folder, on SIGHUP.
+        sys.argv[0] = os.path.abspath(sys.argv[0])
+        if context.params.get("detach"):
+            self._hand_over(words)
+        # Celery's Django fixup would run it again, and discard what it finds.
+        registry.registered_checks.discard(check_processes)
+        signals.celeryd_after_setup.connect(_freeze, weak=False)
+        status = options.run(context)
+        # Celery 5.0 to 5.2 make a status of the text that a remote shutdown logs.
+        sys.exit(0 if isinstance(status, str) else status)
+
+    def _hand_over(self, words: list[str]) -> None:
+        """Let a detached worker be what Celery makes of it: ``python -m celery …``."""
+        home = os.path.dirname(sys.argv[0])
+        path = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, path)))
+        sys.argv[:] = words
+
+
+class CeleryWorker(CeleryBackend):
+    """Runs ``celery worker``."""
+
+    program = "worker"
+
+
+class CeleryBeat(CeleryBackend):
+    """Runs ``celery beat``."""
+
+    program = "beat"
+
+
+def _green_library(context: click.Context) -> str | None:
+    pool = context.params.get("pool")
+    for base in getattr(pool, "__mro__", ()):
+        package, _, library = base.__module__.rpartition(".")
+        if package == "celery.concurrency" and library in green.LIBRARIES:
+            return str(library)
+    return None
+
+
+def _freeze(**kwargs: Any) -> None:
+    """Keep what is loaded out of the collector's reach before the pool forks.
+
+    A collection writes into every object it looks at, so that in each child the
+    pages shared with the parent become its own.
+    """
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,118 @@
+"""What is wrong with the entries of PRODUCTION_PROCESSES, as Django system checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.utils.module_loading import import_string
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from .entries import Entry
+
+__all__ = ("check_processes",)
+
+
+def check_processes(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check each entry that has a backend of this package, or one derived from it.
+
+    Args:
+        app_configs: as for every check of Django; entries belong to no app.
+        **kwargs: as for every check of Django.
+    """
+    processes = getattr(settings, "PRODUCTION_PROCESSES", None)
+    if not isinstance(processes, Mapping):
+        return []
+    messages: list[CheckMessage] = []
+    entries: list[Entry] = []
+    for name, config in processes.items():
+        if not isinstance(config, Mapping):
+            messages.append(
+                Error(
+                    f"{name}: the entry is {config!r}; it takes a dict with the keys"
+                    " BACKEND, APP and ARGS.",
+                    id="prodserver_celery5.E001",
+                )
+            )
+            continue
+        path = config.get("BACKEND")
+        if not isinstance(path, str) or not _may_be_ours(path, config):
+            continue
+        try:
+            backend = import_string(path)
+        except ImportError as exc:
+            messages.append(
+                Error(
+                    f"{name}: BACKEND = {path!r} cannot be imported: {exc}",
+                    id="prodserver_celery5.E002",
+                )
+            )
+            continue
+        from .backends import CeleryBackend
+
+        if isinstance(backend, type) and issubclass(backend, CeleryBackend):
+            entries.append(backend(**config).entry)
+    for entry in entries:
+        messages += _report(entry, entries)
+    return messages
+
+
+def _may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
+    # Other backends, and what they would import, are left alone.
+    return path.startswith("prodserver_celery5.") or (
+        "APP" in config and not path.startswith("django_prodserver.")
+    )
+
+
+def _report(entry: Entry, entries: Sequence[Entry]) -> list[CheckMessage]:
+    """Report what the start of the process would stop at, and what is doubtful."""
+    found: list[CheckMessage] = [
+        (Error if finding.id.startswith("E") else Warning)(
+            str(finding), id=f"prodserver_celery5.{finding.id}"
+        )
+        for finding in entry.findings()
+    ]
+    if any(isinstance(message, Error) for message in found):
+        return found
+    app = entry.app()
+    context = entry.parse(app)
+    if not context.params.get("detach"):
+        found += [
+            Warning(
+                f"{entry.names}: {option} has no effect without detach.",
+                id="prodserver_celery5.W004",
+            )
+            for option in ("umask", "executable")
+            if any(word.startswith(f"--{option}") for word in context.meta["argv"])
+        ]
+    beats = [
+        other.names
+        for other in entries
+        if other.program == "beat" and _is_of(app, other)
+    ]
+    if entry.program == "worker" and context.params.get("beat") and beats:
+        found.append(
+            Warning(
+                f"{entry.names}: beat = True starts a second beat of the app beside the"
+                f" process {beats[0]}; each task of the schedule would be sent twice.",
+                id="prodserver_celery5.W005",
+            )
+        )
+    return found
+
+
+def _is_of(app: Celery, entry: Entry) -> bool:
+    # APP has several spellings, of which a mistaken one has a report of its own.
+    from .entries import Finding
+
+    try:
+        return entry.app() is app
+    except Finding:
+        return False

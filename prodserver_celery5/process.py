@@ -1,0 +1,150 @@
+"""A program started for real: wait for what it says, end it, and read its status."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ("Process", "ProcessError")
+
+
+class ProcessError(AssertionError):
+    """A process did not do what was waited for; the message ends with its log."""
+
+
+class Process:
+    """A process in a session of its own, whose output goes to a file.
+
+    In a session of its own, Ctrl-C at the terminal does not reach it or its
+    children; a file, unlike a pipe, is never full.
+
+    Args:
+        command: the program and its arguments.
+        log: the file that takes its output; ``None`` to leave it on the terminal.
+        cwd: the folder it starts in.
+        env: its whole environment.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path | None,
+        cwd: Path,
+        env: Mapping[str, str],
+    ) -> None:
+        self.command = list(command)
+        self.log = log
+        output = None if log is None else log.open("ab")
+        try:
+            self.popen = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if output is None else subprocess.STDOUT,
+                cwd=cwd,
+                env={"PYTHONUNBUFFERED": "1", **env},
+                start_new_session=True,
+            )
+        finally:
+            if output is not None:
+                output.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id, and that of its group."""
+        return self.popen.pid
+
+    @property
+    def output(self) -> str:
+        """What it has written so far, to standard output and standard error."""
+        return self.log.read_text(errors="replace") if self.log else ""
+
+    def wait_for(self, pattern: str, *, timeout: float = 30, count: int = 1) -> str:
+        """Wait until the output matches, and return the last of the matches.
+
+        Args:
+            pattern: a regular expression.
+            timeout: in seconds.
+            count: how many matches there have to be.
+
+        Raises:
+            ProcessError: the process ended, or the time is over.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            # Before the output is read: what a process says last counts.
+            ended = self.popen.poll() is not None
+            matches = list(re.finditer(pattern, self.output))
+            if len(matches) >= count:
+                return matches[count - 1].group()
+            if ended:
+                raise self._error(f"ended with {self.popen.returncode}", pattern)
+            if time.monotonic() > deadline:
+                raise self._error(f"took longer than {timeout} s", pattern)
+            time.sleep(0.05)
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process alone, not to its children.
+
+        Args:
+            number: the signal, such as ``signal.SIGHUP``.
+        """
+        os.kill(self.pid, number)
+
+    def wait(self, *, timeout: float = 30) -> int:
+        """Wait for the end, and return the exit status.
+
+        Args:
+            timeout: in seconds.
+
+        Raises:
+            ProcessError: the time is over.
+        """
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise self._error(f"took longer than {timeout} s", "its end") from None
+
+    def stop(self, number: int = signal.SIGTERM, *, timeout: float = 30) -> int:
+        """Signal the process alone, wait for its end, and return the exit status.
+
+        Args:
+            number: the signal.
+            timeout: in seconds.
+
+        Raises:
+            ProcessError: the time is over.
+        """
+        if self.popen.poll() is None:
+            self.send(number)
+        return self.wait(timeout=timeout)
+
+    def kill(self) -> None:
+        """End the process with its group, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.popen.wait()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def _error(self, what: str, awaited: str) -> ProcessError:
+        return ProcessError(
+            f"{' '.join(self.command)} {what}; awaited: {awaited}\n{self.output}"
+        )
