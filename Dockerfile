@@ -1,0 +1,58 @@
+# The prayer room: one image for its web process, its worker, its beat and its release.
+#
+#     docker build -t prayer-room .
+#     docker run --rm --env-file env prayer-room python manage.py migrate --noinput
+#     docker run --env-file env -p 8000:8000 prayer-room
+#     docker run --env-file env --stop-timeout 60 prayer-room python manage.py prodserver worker
+#     docker run --env-file env prayer-room python manage.py prodserver beat
+#
+# The second line is the release: once for each version, before its processes start,
+# and never as part of one of them. `env` has SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL,
+# RABBITMQ_URL or REDIS_URL, and EMAIL_URL. `docker stop` kills after 10 seconds; the
+# --stop-timeout gives the worker's tasks longer than that to finish.
+#
+# On Dokku and its like the commands come from the Procfile. There is no EXPOSE on
+# purpose: with it Dokku publishes that port instead of 80, without it it sets PORT.
+
+ARG BASE=python:3.13-slim
+
+FROM ${BASE} AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# Dependency groups need pip 25.1; a venv comes with the pip of its Python's release.
+RUN python -m venv /venv && /venv/bin/pip install --quiet --upgrade pip
+
+# What others wrote comes first, so that a change of the code does not install it again.
+WORKDIR /build
+COPY pyproject.toml ./
+# Another Celery: --build-arg CELERY="celery[redis]==5.4.*"
+ARG CELERY="celery[redis]"
+RUN /venv/bin/pip install --quiet --group project "${CELERY}"
+COPY LICENSE README.md ./
+COPY prodserver_celery5 prodserver_celery5
+RUN /venv/bin/pip install --quiet . "${CELERY}"
+
+
+FROM ${BASE}
+
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/data
+
+# Without DATABASE_URL or a broker's URL the data is in /data, for a volume. All else
+# belongs to root and is read only to the processes.
+RUN useradd --system --user-group --uid 1000 --home-dir /data --shell /usr/sbin/nologin app \
+    && install --directory --owner app --group app /data
+COPY --from=build /venv /venv
+
+WORKDIR /app
+COPY manage.py Procfile ./
+COPY prayer_room_api prayer_room_api
+# The key is needed to start, for nothing else, and stays here.
+RUN SECRET_KEY=collectstatic DATA_DIR=/tmp/data python manage.py collectstatic --noinput \
+    && rm -r /tmp/data
+
+USER app
+
+# Lists, not strings: a shell in between would keep SIGTERM to itself. It has to reach
+# the main process alone, which is what `docker stop` does.
+STOPSIGNAL SIGTERM
+CMD ["python", "manage.py", "prodserver", "web"]

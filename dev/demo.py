@@ -1,0 +1,240 @@
+"""The whole of it at work, told as a short story. Exit status 0: all of it was seen.
+
+A fresh database, the Procfile's three processes, requests posted over HTTP, and a
+digest email that the worker sends because a schedule in the database says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import email
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from email import policy
+from email.message import EmailMessage
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dev import procfile
+from prodserver_celery5.process import Process, ProcessError
+
+INTERVAL = 3  # seconds, of the schedule that the demonstration adds
+LOOK = 5  # seconds, after which beat's scheduler looks into the database again
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def step(title: str) -> None:
+    tell(f"\n\N{BULLET} {title}")
+
+
+def detail(text: str) -> None:
+    tell(textwrap.indent(text, "    "))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Api:
+    """The API of the web process, as somebody with curl uses it."""
+
+    def __init__(self, port: int) -> None:
+        self.base = f"http://127.0.0.1:{port}"
+        self.login = ""
+
+    def call(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if self.login:
+            headers["Authorization"] = f"Basic {self.login}"
+        request = urllib.request.Request(
+            self.base + path,
+            data=json.dumps(body).encode() if body else None,
+            headers=headers,
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer = json.load(response)
+            detail(f"{method} {path} \N{RIGHTWARDS ARROW} {response.status}")
+            return answer
+
+    def wait_until_healthy(self, web: Process) -> None:
+        web.wait_for("Listening at")
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                urllib.request.urlopen(self.base + "/healthz", timeout=5).close()
+            except (urllib.error.URLError, ConnectionError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+
+def django_here(env: dict[str, str]) -> None:
+    """Use the project's models in this process too, on the same database."""
+    os.environ.update(env)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "prayer_room_api.settings"
+    import django
+
+    django.setup()
+
+
+def wait_for_email(folder: Path, timeout: float) -> EmailMessage:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for path in sorted(folder.glob("*.log")):
+            # Django's file backend ends each message with a line of hyphens.
+            text, end, _ = path.read_bytes().partition(b"\n" + b"-" * 79)
+            if end:
+                message = email.message_from_bytes(text, policy=policy.default)
+                assert isinstance(message, EmailMessage)
+                return message
+        time.sleep(0.1)
+    raise ProcessError(f"no email in {timeout} s")
+
+
+def main() -> None:
+    began = time.monotonic()
+    with ExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        mails = data / "mails"
+        mails.mkdir()
+        port = free_port()
+        env = {
+            **os.environ,
+            "DATA_DIR": str(data),
+            "SECRET_KEY": secrets.token_urlsafe(50),
+            "ALLOWED_HOSTS": "127.0.0.1",
+            # django-environ takes the first slash of the path for a separator.
+            "EMAIL_URL": f"filemail:///{mails}",
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "WORKER_CONCURRENCY": "2",
+        }
+        packages = ("django-prodserver", "celery", "django", "django-celery-beat")
+        tell(", ".join(f"{package} {version(package)}" for package in packages))
+
+        step("The release phase makes a fresh database")
+        procfile.release(env, data / "release.log")
+        applied = re.findall(
+            r"Applying (\S+)\.\.\. OK", (data / "release.log").read_text()
+        )
+        detail(f"{len(applied)} migrations, the last one {applied[-1]}")
+
+        step("The processes of the Procfile start")
+        running: dict[str, Process] = {}
+        for name, command in procfile.commands().items():
+            if name != "release":
+                running[name] = stack.enter_context(
+                    Process(
+                        command, log=data / f"{name}.log", cwd=procfile.ROOT, env=env
+                    )
+                )
+        api = Api(port)
+        for name, ready in (("worker", r"\S+ ready\."), ("beat", "beat: Starting")):
+            running[name].wait_for(ready)
+        api.wait_until_healthy(running["web"])
+        started = time.monotonic()
+        for name, process in running.items():
+            detail(f"{name:<7}{' '.join(process.command)}  (pid {process.pid})")
+
+        step("Somebody asks for prayer, somebody else gives thanks")
+        api.call(
+            "POST",
+            "/api/requests/",
+            {"kind": "prayer", "name": "Ruth", "text": "For my neighbour, who is ill."},
+        )
+        thanks = api.call(
+            "POST",
+            "/api/requests/",
+            {"kind": "praise", "name": "Amos", "text": "The harvest is in."},
+        )
+
+        step("Miriam of the team approves one of the two")
+        django_here(env)
+        from django.contrib.auth import get_user_model
+        from django_celery_beat.models import IntervalSchedule, PeriodicTask
+
+        from prayer_room_api.models import Digest, DigestSubscription
+
+        password = secrets.token_urlsafe()
+        miriam = get_user_model().objects.create_superuser(
+            "miriam", "miriam@example.org", password
+        )
+        DigestSubscription.objects.create(user=miriam, digest=Digest.MODERATOR)
+        api.login = base64.b64encode(f"miriam:{password}".encode()).decode()
+        api.call("POST", f"/api/requests/{thanks['id']}/approve/")
+        api.login = ""
+        public = api.call("GET", "/api/requests/")["results"]
+        assert [each["text"] for each in public] == ["The harvest is in."], public
+        detail(f"on the public list now: “{public[0]['text']}”")
+
+        step(f"A schedule of {INTERVAL} s is added to the database while beat runs")
+        # Beat takes a change only from its second look at the database on.
+        time.sleep(max(0.0, started + LOOK + 1 - time.monotonic()))
+        schedule = PeriodicTask.objects.create(
+            name="demo-digest",
+            task="prayer_room_api.tasks.send_moderator_digest",
+            interval=IntervalSchedule.objects.create(
+                every=INTERVAL, period=IntervalSchedule.SECONDS
+            ),
+        )
+        added = time.monotonic()
+        running["beat"].wait_for("Sending due task demo-digest", timeout=4 * LOOK)
+        detail(f"beat sent the first task {time.monotonic() - added:.1f} s later")
+
+        step("The worker sends the digest")
+        message = wait_for_email(mails, timeout=20)
+        running["worker"].wait_for(r"send_moderator_digest\[\S+\] succeeded")
+        body = message.get_body(("plain",))
+        assert body is not None
+        text = body.get_content()
+        assert "For my neighbour, who is ill." in text, text
+        for header in ("From", "To", "Subject"):
+            detail(f"{header}: {message[header]}")
+        detail("\n" + text.strip())
+        running["worker"].wait_for(r"send_moderator_digest\[\S+\] succeeded", count=2)
+        detail("The next time there is nothing new, and the worker sends nothing.")
+
+        step("The schedule is switched off, as a click in the admin does it")
+        schedule.enabled = False
+        schedule.save()
+        time.sleep(LOOK + 1)
+        sent = running["beat"].output.count("Sending due task demo-digest")
+        time.sleep(2.5 * INTERVAL)
+        after = running["beat"].output.count("Sending due task demo-digest")
+        assert after == sent, f"beat sent {after - sent} more"
+        detail(f"beat had sent {sent}, and none in the {2.5 * INTERVAL} s since")
+
+        step("SIGTERM ends each process")
+        statuses = {name: process.stop() for name, process in running.items()}
+        for name, status in statuses.items():
+            detail(f"{name:<7}exit status {status}")
+        assert not any(statuses.values()), statuses
+        assert len(list(mails.iterdir())) == 1, "an email of what was not new"
+    tell(f"\nAll of it was seen, in {time.monotonic() - began:.0f} s.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (AssertionError, urllib.error.URLError) as error:
+        tell(f"\nThe demonstration failed: {error}")
+        sys.exit(1)

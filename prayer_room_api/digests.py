@@ -1,0 +1,244 @@
+"""Which digest is due to whom, and sending each of them once.
+
+What a digest covers is selected, its row in the email log is claimed, it is rendered
+and sent, and the row says what came of it. The row decides between two workers:
+recipient, digest and period together are unique.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.core.mail import EmailMultiAlternatives
+from django.db.models import F, Max, Q
+from django.utils import timezone
+
+from .models import Digest, DigestSubscription, EmailLog, PrayerRequest
+from .rendering import Content, Value, render
+
+logger = logging.getLogger(__name__)
+
+# A row that is still "sending" after this long belongs to a task that is gone: an
+# email takes no longer than a few of the mail server's timeouts.
+CLAIM_TIMEOUT = timedelta(minutes=15)
+
+# How far the first digest of a subscription looks back.
+WINDOWS = {Digest.DAILY: timedelta(days=1), Digest.WEEKLY: timedelta(weeks=1)}
+
+
+@dataclass(frozen=True)
+class Email:
+    """A digest that is due."""
+
+    recipient: str
+    digest: Digest
+    period: str
+    covers_until: datetime
+    content: Content
+
+
+@dataclass
+class Outcome:
+    sent: int = 0
+    failed: int = 0
+
+
+def due_to_moderators() -> Iterator[Email]:
+    """What waits for the team, to each who has not been told of the newest of it."""
+    waiting = list(
+        PrayerRequest.objects.filter(
+            status__in=[PrayerRequest.Status.PENDING, PrayerRequest.Status.FLAGGED]
+        ).order_by("created_at", "pk")
+    )
+    if not waiting:
+        return
+    newest = max(request.status_changed_at for request in waiting)
+    by_status: defaultdict[str, list[dict[str, Value]]] = defaultdict(list)
+    for request in waiting:
+        by_status[request.status].append(_describe(request))
+    for recipient in _subscribers(Digest.MODERATOR, user__is_staff=True):
+        told_until = _told_until(recipient, Digest.MODERATOR)
+        if told_until is None or newest > told_until:
+            yield Email(
+                recipient=recipient,
+                digest=Digest.MODERATOR,
+                # Not the time of sending: a redelivered task arrives at the same key.
+                period=newest.isoformat(),
+                covers_until=newest,
+                content={
+                    "pending": by_status[PrayerRequest.Status.PENDING],
+                    "flagged": by_status[PrayerRequest.Status.FLAGGED],
+                    "count": len(waiting),
+                },
+            )
+
+
+def due_to_users(digest: Digest) -> Iterator[Email]:
+    """The responses to each subscriber's own requests since they were last told."""
+    period = current_period(digest)
+    for recipient, subscriptions in _subscribers(digest).items():
+        since = _told_until(recipient, digest)
+        if since is None:
+            # Nothing was due or went out yet since they subscribed, so that this
+            # leaves out no response of a day on which every attempt failed.
+            since = min(each.created_at for each in subscriptions) - WINDOWS[digest]
+        requests = list(
+            PrayerRequest.objects.filter(
+                author__in=[each.user_id for each in subscriptions],
+                responded_at__gt=since,
+            )
+            .exclude(response="")
+            .order_by("responded_at", "pk")
+        )
+        if requests:
+            yield Email(
+                recipient=recipient,
+                digest=digest,
+                period=period,
+                covers_until=max(request.responded_at for request in requests),
+                content={
+                    "requests": [_describe(request) for request in requests],
+                    "count": len(requests),
+                },
+            )
+
+
+def current_period(digest: Digest) -> str:
+    """Today or this week, as the project's time zone has it."""
+    today = timezone.localdate()
+    if digest == Digest.WEEKLY:
+        year, week, _ = today.isocalendar()
+        return f"{year}-W{week:02}"
+    return today.isoformat()
+
+
+def deliver(emails: Iterable[Email], task_id: str) -> Outcome:
+    """Send each email that nobody else has claimed; one that fails stops no other."""
+    outcome = Outcome()
+    for email in emails:
+        log = claim(email, task_id)
+        if log is None:
+            continue
+        try:
+            _send(email)
+        except Exception as error:
+            # The log of the process names no addresses; the email log does.
+            logger.exception("Not sent: %s digest, email log %s", log.digest, log.pk)
+            _finish(log, EmailLog.Status.FAILED, f"{type(error).__name__}: {error}")
+            outcome.failed += 1
+        else:
+            _finish(log, EmailLog.Status.SENT)
+            outcome.sent += 1
+    return outcome
+
+
+def claim(email: Email, task_id: str) -> EmailLog | None:
+    """Write down that the email is about to be sent, or None if it is not ours."""
+    claimed = {
+        "status": EmailLog.Status.SENDING,
+        "covers_until": email.covers_until,
+        "task_id": task_id,
+        "claimed_at": timezone.now(),
+    }
+    log, created = EmailLog.objects.get_or_create(
+        recipient=email.recipient,
+        digest=email.digest,
+        period=email.period,
+        defaults=claimed,
+    )
+    if created:
+        return log
+    # Only what has failed is tried again, by the first who gets to it.
+    reclaimed = EmailLog.objects.filter(
+        pk=log.pk, status=EmailLog.Status.FAILED
+    ).update(**claimed, attempts=F("attempts") + 1, updated_at=claimed["claimed_at"])
+    return log if reclaimed else None
+
+
+def give_up_cut_off(digest: Digest, task_id: str) -> None:
+    """Mark what a task left in the middle of sending: nobody knows if it went out.
+
+    Either this very task did, and is delivered again, or it was long ago. (A retry has
+    the same task id too, but ends each of its rows before it is retried.)
+    """
+    now = timezone.now()
+    cut_off = Q(claimed_at__lt=now - CLAIM_TIMEOUT)
+    if task_id:
+        cut_off |= Q(task_id=task_id)
+    sending = EmailLog.objects.filter(digest=digest, status=EmailLog.Status.SENDING)
+    for log in sending.filter(cut_off):
+        if sending.filter(pk=log.pk).update(
+            status=EmailLog.Status.UNKNOWN,
+            error="Cut off while sending; it may or may not have gone out.",
+            updated_at=now,
+        ):
+            logger.warning(
+                "Cut off, not sent again: %s digest, email log %s", log.digest, log.pk
+            )
+
+
+def _finish(log: EmailLog, status: EmailLog.Status, error: str = "") -> None:
+    EmailLog.objects.filter(pk=log.pk).update(
+        status=status, error=error, updated_at=timezone.now()
+    )
+
+
+def _send(email: Email) -> None:
+    rendered = render(email.digest, email.content)
+    message = EmailMultiAlternatives(
+        rendered.subject,
+        rendered.text,
+        to=[email.recipient],
+        # Keeps out-of-office replies away.
+        headers={"Auto-Submitted": "auto-generated"},
+    )
+    message.attach_alternative(rendered.html, "text/html")
+    message.send()
+
+
+def _subscribers(
+    digest: Digest, **conditions: bool
+) -> dict[str, list[DigestSubscription]]:
+    """Return subscriptions by address: a family that shares one gets one email."""
+    subscribers: defaultdict[str, list[DigestSubscription]] = defaultdict(list)
+    for subscription in (
+        DigestSubscription.objects.filter(
+            digest=digest, user__is_active=True, **conditions
+        )
+        .exclude(user__email="")
+        .select_related("user")
+        .order_by("pk")
+    ):
+        subscribers[subscription.user.email.lower()].append(subscription)
+    return subscribers
+
+
+def _told_until(recipient: str, digest: Digest) -> datetime | None:
+    """Return up to when the recipient was told; only what failed does not count."""
+    return (
+        EmailLog.objects.filter(recipient=recipient, digest=digest)
+        .exclude(status=EmailLog.Status.FAILED)
+        .aggregate(until=Max("covers_until"))["until"]
+    )
+
+
+def _describe(request: PrayerRequest) -> dict[str, Value]:
+    return {
+        "id": request.pk,
+        "kind": request.get_kind_display(),
+        "name": request.name,
+        "text": request.text,
+        "created": _moment(request.created_at),
+        "flags": request.flag_count,
+        "response": request.response,
+        "responded": _moment(request.responded_at),
+    }
+
+
+def _moment(moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    local = timezone.localtime(moment)
+    return f"{local.day} {local:%B %Y, %H:%M}"

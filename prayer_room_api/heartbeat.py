@@ -1,0 +1,70 @@
+"""Whether a worker is there, without asking one.
+
+A worker writes down every few seconds that it is connected to the broker. The web
+process only reads that, so it never waits for a broker and nobody can flood one by
+opening a page. `control.ping()` would do both: on the file-system broker it takes more
+than half a second, and where the broker is gone it does not come back.
+"""
+
+import logging
+import time
+from datetime import datetime
+
+from celery.signals import heartbeat_sent
+from django.db import Error, connection
+from django.utils import timezone
+
+logger = logging.getLogger(__name__)
+
+# Celery's own heartbeat is sent every 2 seconds; not each one is worth a write.
+WRITE_EVERY = 10  # seconds
+# Three of them missing.
+SILENT_AFTER = 3 * WRITE_EVERY
+
+
+class Recorder:
+    """Write the heartbeats of this process's worker down, some of them."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._failing = False
+
+    def __call__(self, **kwargs: object) -> None:
+        if time.monotonic() < self._next:
+            return
+        try:
+            record()
+        except Error as error:
+            # No reason for a worker to stop; and it would say so every few seconds.
+            if not self._failing:
+                logger.warning("The heartbeat is not written down: %s", error)
+            self._failing = True
+        else:
+            self._failing = False
+        finally:
+            # A worker's main process uses the database for nothing else.
+            connection.close()
+            self._next = time.monotonic() + WRITE_EVERY
+
+
+def record() -> None:
+    """Say that a worker is there now."""
+    from .models import WorkerHeartbeat
+
+    now = timezone.now()
+    if not WorkerHeartbeat.objects.filter(pk=1).update(seen_at=now):
+        WorkerHeartbeat.objects.get_or_create(pk=1, defaults={"seen_at": now})
+
+
+def last_seen() -> datetime | None:
+    """Return when a worker last said that it is there."""
+    from .models import WorkerHeartbeat
+
+    return WorkerHeartbeat.objects.values_list("seen_at", flat=True).first()
+
+
+def listen() -> None:
+    """Have the worker call a recorder; any other process has no heartbeats."""
+    heartbeat_sent.connect(
+        Recorder(), weak=False, dispatch_uid="prayer_room_api.heartbeat"
+    )

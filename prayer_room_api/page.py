@@ -1,0 +1,241 @@
+"""The page at `/`: what runs here, and what is known of how it runs.
+
+Anyone sees it. So it has no address, no name, and no version unless the reader is of
+the team; and it costs a few queries, and never a wait for anything but the database.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version
+
+from django.conf import settings
+from django.db import Error
+from django.db.models import Count, Max
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+import prodserver_celery5
+
+from . import heartbeat, schedules
+from .models import Digest, EmailLog, PrayerRequest
+from .schedules import Schedule
+
+logger = logging.getLogger(__name__)
+
+REQUESTS = 5
+DIGESTS = 8
+PACKAGES = ("Django", "celery", "django-celery-beat", "django-prodserver")
+
+# The page brings its style with it, and wants nothing else from anywhere.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+DIGESTS_IN_WORDS = {
+    Digest.MODERATOR: "To the moderators",
+    Digest.DAILY: "Daily",
+    Digest.WEEKLY: "Weekly",
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of a process: in a word, and how it is known."""
+
+    level: str  # "good", "bad" or "unknown"
+    label: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Process:
+    """An entry of PRODUCTION_PROCESSES."""
+
+    name: str
+    program: str
+    purpose: str
+    state: State
+
+
+@dataclass(frozen=True)
+class Moment:
+    at: datetime
+    relative: str
+
+
+@require_safe
+@never_cache
+def page(request: HttpRequest) -> HttpResponse:
+    """Show the page, or say in a line why there is none."""
+    try:
+        content = _content(request, timezone.now())
+    except Error as error:
+        logger.error("The page cannot be made: %s", error)
+        return HttpResponse(
+            "The database does not answer, or nobody has run `manage.py migrate`.\n",
+            content_type="text/plain",
+            status=503,
+        )
+    response = render(request, "prayer_room_api/page.html", content)
+    response["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    return response
+
+
+def _content(request: HttpRequest, now: datetime) -> dict[str, object]:
+    """Ask the database for everything, so that the template asks for nothing."""
+    found = schedules.all_schedules(now)
+    return {
+        "processes": list(_processes(request, found, now)),
+        "requests": [
+            (each, moment(each.created_at, now))
+            for each in PrayerRequest.objects.filter(
+                status=PrayerRequest.Status.APPROVED
+            ).only("kind", "text", "created_at")[:REQUESTS]
+        ],
+        "digests": _digests(now),
+        "schedules": [
+            {
+                "schedule": each,
+                "last": each.last_run and moment(each.last_run, now),
+                "next": each.next_run and _due(each.next_run, now),
+                "overdue": each.is_overdue(now),
+            }
+            for each in found
+        ],
+        "now": now,
+        "time_zone": settings.TIME_ZONE,
+        "versions": _versions() if _may_see_versions(request) else {},
+    }
+
+
+def _processes(
+    request: HttpRequest, found: list[Schedule], now: datetime
+) -> Iterator[Process]:
+    for name, entry in getattr(settings, "PRODUCTION_PROCESSES", {}).items():
+        program = str(entry.get("BACKEND", "")).rpartition(".")[2]
+        if program == "CeleryWorker":
+            yield Process(
+                name,
+                "Celery worker",
+                "Runs the tasks: it sends the digests.",
+                worker_state(heartbeat.last_seen(), now),
+            )
+        elif program == "CeleryBeat":
+            yield Process(
+                name,
+                "Celery beat",
+                "Starts each task when its schedule says so.",
+                beat_state(found, now),
+            )
+        else:
+            server = program.removesuffix("Server").lower()
+            yield Process(
+                name,
+                server,
+                "Serves this page, the API and the admin.",
+                web_state(server, request.META.get("SERVER_SOFTWARE", "")),
+            )
+
+
+def web_state(server: str, server_here: str) -> State:
+    """Tell whether the program of the entry is the one that answers right now."""
+    # runserver and other servers of one's own machine serve the page as well.
+    if server and server in server_here.lower():
+        return State("good", "Running", "It has just made this page.")
+    return State("unknown", "Not known", "Another server has made this page.")
+
+
+def worker_state(seen: datetime | None, now: datetime) -> State:
+    """Tell from the heartbeat whether a worker is there."""
+    if seen is None:
+        return State("unknown", "Not seen yet", "No worker has reported here so far.")
+    if now - seen > timedelta(seconds=heartbeat.SILENT_AFTER):
+        return State(
+            "bad",
+            "Silent",
+            f"The last report, of every {heartbeat.WRITE_EVERY} seconds, is from "
+            f"{ago(seen, now)}. What is due waits in the queue.",
+        )
+    return State(
+        "good", "Running", f"It reported {ago(seen, now)}, connected to the broker."
+    )
+
+
+def beat_state(found: list[Schedule], now: datetime) -> State:
+    """Tell from the schedules whether beat has started what was due."""
+    enabled = [each for each in found if each.enabled]
+    if not enabled:
+        return State("unknown", "Not known", "No schedule is switched on.")
+    last = max((each.last_run for each in enabled if each.last_run), default=None)
+    seen = f"It last started a task {ago(last, now)}" if last else ""
+    late = [each for each in enabled if each.is_overdue(now)]
+    if late:
+        latest = max(late, key=lambda each: each.next_run)
+        missed = f"{latest.name} was due {ago(latest.next_run, now)}."
+        if last and last > latest.next_run:
+            # Releases that load the schedules of the next hours only skip a daily one
+            # whose hour has gone by while beat was away.
+            return State("bad", "Behind", f"{seen}; but {missed}")
+        return State("bad", "Late", f"{missed} {seen}.".removesuffix(" ."))
+    if last:
+        return State("good", "On time", f"{seen}; nothing is overdue.")
+    return State("unknown", "Not seen yet", "No run is written down; none is overdue.")
+
+
+def _digests(now: datetime) -> list[dict[str, object]]:
+    """Return the last digests, the same one to several people as one."""
+    sent = (
+        EmailLog.objects.order_by()
+        .values("digest", "period", "status")
+        .annotate(emails=Count("pk"), at=Max("updated_at"))
+        .order_by("-at")[:DIGESTS]
+    )
+    return [
+        {
+            "digest": DIGESTS_IN_WORDS.get(each["digest"], each["digest"]),
+            "status": each["status"],
+            "emails": each["emails"],
+            "when": moment(each["at"], now),
+        }
+        for each in sent
+    ]
+
+
+def _due(at: datetime, now: datetime) -> Moment:
+    distance = ago(at, now)
+    return Moment(at, f"due {distance}" if at <= now else distance)
+
+
+def _may_see_versions(request: HttpRequest) -> bool:
+    """Whether to say which known holes to look for."""
+    return settings.DEBUG or request.user.is_staff
+
+
+def _versions() -> dict[str, str]:
+    # Its own number does for a clone that is not installed as well.
+    own = {"prodserver-celery5": prodserver_celery5.__version__}
+    return {package: version(package) for package in PACKAGES} | own
+
+
+def moment(at: datetime, now: datetime) -> Moment:
+    """Return a time with its distance in words."""
+    return Moment(at, ago(at, now))
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """Say how far away it is, in the largest unit: "3 hours ago", "in 2 days"."""
+    seconds = round(abs(now - at).total_seconds())
+    if seconds == 0:
+        return "just now"
+    if seconds < 60:
+        distance = f"{seconds} second{'' if seconds == 1 else 's'}"
+    else:
+        distance = timesince(min(at, now), max(at, now), depth=1)
+    return f"{distance} ago" if at < now else f"in {distance}"

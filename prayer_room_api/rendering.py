@@ -1,0 +1,132 @@
+"""From a template in Markdown to an email's subject, plain text and HTML.
+
+What people wrote is never markup: in the HTML part its special characters are character
+references, which neither Markdown nor a browser takes for anything else.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+from unicodedata import category
+
+from django.template import Context, Engine
+from django.utils.html import format_html
+from django.utils.safestring import mark_safe
+from markdown import markdown
+
+from .models import Digest, EmailTemplate
+from .shipped_templates import SHIPPED
+
+logger = logging.getLogger(__name__)
+
+Value: TypeAlias = "str | int | list[dict[str, Value]]"
+Content: TypeAlias = dict[str, Value]
+
+# Without loaders and without any object but text: a template can read its digest, and
+# nothing else of the project.
+_ENGINE = Engine(autoescape=False)
+
+# All of ASCII but what is part of no markup; a full stop is after a digit: "1. one".
+_MARKUP = re.compile(r"(?<=[0-9])\.|[^\x80-\U0010ffffA-Za-z0-9 ,.?!:;/]")
+
+_SAMPLE_REQUEST: dict[str, Value] = {
+    "id": 1,
+    "kind": "Prayer",
+    "name": "Ann",
+    "text": "For my neighbour",
+    "created": "1 November 2026, 08:00",
+    "flags": 1,
+    "response": "We prayed",
+    "responded": "2 November 2026, 08:00",
+}
+_SAMPLES: dict[str, Content] = {
+    Digest.MODERATOR: {
+        "pending": [_SAMPLE_REQUEST],
+        "flagged": [_SAMPLE_REQUEST],
+        "count": 2,
+    },
+    Digest.DAILY: {"requests": [_SAMPLE_REQUEST], "count": 1},
+    Digest.WEEKLY: {"requests": [_SAMPLE_REQUEST], "count": 1},
+}
+
+
+class Rendered(NamedTuple):
+    subject: str
+    text: str
+    html: str
+
+
+def render(digest: str, content: Content) -> Rendered:
+    """Render the staff's template, or the shipped one if theirs does not work."""
+    shipped = SHIPPED[digest]
+    template = EmailTemplate.objects.filter(digest=digest).first()
+    if template is not None:
+        try:
+            return _render(template.subject, template.body, content)
+        except Exception:
+            logger.exception(
+                "The %s email template does not work; the shipped one is used.", digest
+            )
+    return _render(shipped.subject, shipped.body, content)
+
+
+def check(digest: str, subject: str, body: str) -> str | None:
+    """Say what is wrong with a template, if anything is."""
+    if digest not in _SAMPLES:
+        return None
+    try:
+        rendered = _render(subject, body, _SAMPLES[digest])
+    except Exception as error:
+        return f"This template does not work: {error}"
+    if not rendered.subject:
+        return "The subject of this template is empty."
+    return None
+
+
+def _render(subject: str, body: str, content: Content) -> Rendered:
+    plain = Context(_map(_plain, content), autoescape=False)
+    inline = Context(_map(_html, content), autoescape=False)
+    template = _ENGINE.from_string(body)
+    return Rendered(
+        # A header is one line, whatever somebody wrote.
+        subject=" ".join(_ENGINE.from_string(subject).render(plain).split()),
+        text=template.render(plain).strip() + "\n",
+        html=format_html(
+            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+            "<body>\n{}\n</body>\n</html>\n",
+            mark_safe(markdown(template.render(inline))),  # noqa: S308 - see the top
+        ),
+    )
+
+
+def _map(function: Callable[[str], str], value: Content) -> Content:
+    def convert(value: Value) -> Value:
+        if isinstance(value, str):
+            return function(value)
+        if isinstance(value, list):
+            return [_map(function, item) for item in value]
+        return value
+
+    return {key: convert(item) for key, item in value.items()}
+
+
+def _lines(text: str) -> list[str]:
+    """Split what somebody wrote into lines, without control characters."""
+    lines = (
+        "".join(" " if category(character) == "Cc" else character for character in line)
+        for line in text.splitlines()
+    )
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _plain(text: str) -> str:
+    return "\n  ".join(_lines(text))
+
+
+def _html(text: str) -> str:
+    return "<br>".join(_MARKUP.sub(_reference, line) for line in _lines(text))
+
+
+def _reference(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0])};"

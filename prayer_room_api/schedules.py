@@ -1,0 +1,98 @@
+"""What the schedules in the database say, and what they say of beat.
+
+beat answers nobody. What is known of it is which runs it has written down, and which
+ones it should have started by now.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import Model
+from django_celery_beat.models import PeriodicTask
+
+from .celery import app
+
+# beat writes the runs down up to 3 minutes late (`Scheduler.sync_every`); before that
+# a run that is due has probably been started.
+GRACE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    name: str
+    when: str
+    enabled: bool
+    last_run: datetime | None
+    next_run: datetime | None
+    # Why there is no next run, if there is none.
+    note: str = ""
+
+    def is_overdue(self, now: datetime) -> bool:
+        return self.next_run is not None and now - self.next_run > GRACE
+
+
+def all_schedules(now: datetime) -> list[Schedule]:
+    """Return each schedule, in one query."""
+    tasks = PeriodicTask.objects.select_related(
+        "interval", "crontab", "solar", "clocked"
+    ).order_by("-enabled", "name")
+    return [_read(task, now) for task in tasks]
+
+
+def _read(task: PeriodicTask, now: datetime) -> Schedule:
+    next_run, note = None, ""
+    if not task.enabled:
+        note = "switched off"
+    elif task.expires and task.expires <= now:
+        note = "expired"
+    elif task.one_off and task.total_run_count:
+        note = "was to run once"
+    else:
+        try:
+            next_run = _next_run(task, now)
+        except Exception:
+            # 31 February, a polar night, a solar schedule without its library: one
+            # row that cannot be computed is not to take the page away.
+            note = "cannot be computed"
+    return Schedule(
+        name=task.name,
+        when=_in_words(_scheduler(task)),
+        enabled=task.enabled,
+        last_run=task.last_run_at,
+        next_run=next_run,
+        note=note,
+    )
+
+
+def _next_run(task: PeriodicTask, now: datetime) -> datetime:
+    """Return when the schedule is due; in the past if that has not been seen yet."""
+    if task.start_time and now < task.start_time:
+        # The older releases start every kind exactly then.
+        due_from = getattr(task, "due_start_time", lambda zone: task.start_time)
+        return due_from(app.timezone)
+    if task.start_time and task.last_run_at is None:
+        # beat does not wait for the schedule's own time after that.
+        return max(task.start_time, task.date_changed)
+    schedule = task.schedule
+    # As beat's ModelEntry has it: what never ran counts from when it was changed.
+    since = task.last_run_at or task.date_changed
+    remaining = schedule.remaining_estimate(since.astimezone(schedule.tz))
+    # The schedule has a clock of its own, some microseconds ahead of ours.
+    return (now + remaining + timedelta(seconds=0.5)).replace(microsecond=0)
+
+
+def _scheduler(task: PeriodicTask) -> Model | None:
+    return task.interval or task.crontab or task.solar or task.clocked
+
+
+def _in_words(scheduler: Model | None) -> str:
+    if scheduler is None:
+        return "no schedule"
+    try:
+        # Only crontabs have it, and not in the older releases.
+        words = str(getattr(scheduler, "human_readable", scheduler))
+    except Exception:
+        # The library that says it in words does not know all that Celery takes.
+        words = str(scheduler)
+    return words.removesuffix(f" {settings.TIME_ZONE}")

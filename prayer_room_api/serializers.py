@@ -1,0 +1,42 @@
+from rest_framework import serializers
+
+from .models import PrayerRequest
+
+
+class PublicSerializer(serializers.ModelSerializer):
+    """What everybody sees, and what anyone may post."""
+
+    class Meta:
+        model = PrayerRequest
+        fields = ["id", "kind", "name", "text", "status", "created_at"]
+        read_only_fields = ["status", "created_at"]
+
+
+class StaffSerializer(serializers.ModelSerializer):
+    """All of a request, for the team."""
+
+    author = serializers.StringRelatedField()
+    responded_by = serializers.StringRelatedField()
+
+    class Meta:
+        model = PrayerRequest
+        fields = [
+            *PublicSerializer.Meta.fields,
+            "author",
+            "status_changed_at",
+            "flag_count",
+            "response",
+            "responded_at",
+            "responded_by",
+            "updated_at",
+        ]
+        read_only_fields = fields
+
+
+class ResponseSerializer(serializers.ModelSerializer):
+    """The team's answer, which may not be empty."""
+
+    class Meta:
+        model = PrayerRequest
+        fields = ["response"]
+        extra_kwargs = {"response": {"required": True, "allow_blank": False}}

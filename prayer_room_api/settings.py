@@ -1,0 +1,277 @@
+"""Settings by environment; without any, everything lives below `var/`."""
+
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import django
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+env = environ.Env()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+# The database and the broker of a machine without services; git ignores the default.
+DATA_DIR = Path(env.str("DATA_DIR", default="") or BASE_DIR / "var").resolve()
+
+# --- Security -------------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", default=False)
+
+SECRET_KEY = env.str("SECRET_KEY", default="")
+if not SECRET_KEY:
+    if not DEBUG:
+        raise ImproperlyConfigured(
+            "Set SECRET_KEY to a long random text (or DEBUG=on, on your own machine)."
+        )
+    SECRET_KEY = "django-insecure-for-debug-on-your-own-machine-only"  # noqa: S105
+
+# Empty, it allows localhost when DEBUG is on, and nothing when it is off.
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# How many proxies stand in front and write X-Forwarded-For and -Proto: Dokku's nginx
+# is one. With 0 neither header is believed, for a port that is open to the world.
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=1)
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+# Off by default: the API answers plain http on localhost without DEBUG as well.
+HTTPS_ONLY = env.bool("HTTPS_ONLY", default=False)
+SECURE_SSL_REDIRECT = HTTPS_ONLY
+SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60 if HTTPS_ONLY else 0
+# Subdomains and the preload list are for the owner of the domain to decide.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# --- The application ------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "prayer_room_api",
+    "prodserver_celery5",
+    "django_prodserver",
+    "django_celery_beat",
+    "rest_framework",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "prayer_room_api.health.health_middleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "prayer_room_api.urls"
+WSGI_APPLICATION = "prayer_room_api.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = env.str("TIME_ZONE", default="Europe/London")
+USE_TZ = True
+
+# Errors reach stderr without DEBUG too, where Django would mail them to nobody. The
+# root logger is left alone: in a worker and in beat it is Celery's.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {
+        "django": {"handlers": ["console"], "level": "INFO", "propagate": False}
+    },
+}
+
+# --- Database -------------------------------------------------------------------
+
+if env.str("DATABASE_URL", default=""):
+    DATABASES = {"default": env.db_url("DATABASE_URL")}
+else:
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": DATA_DIR / "db.sqlite3",
+        }
+    }
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # Web, worker and beat write to one file, and wait for each other this long.
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("timeout", 20)
+    if django.VERSION >= (5, 1):
+        # A transaction that reads first and writes later is refused at once, timeout
+        # or not, when another one wrote in between; so each takes its turn at BEGIN.
+        DATABASES["default"]["OPTIONS"].setdefault("transaction_mode", "IMMEDIATE")
+
+# Not BigAutoField, for django-celery-beat's older releases, which do not choose one
+# and would be found to lack migrations. This project's own app chooses it.
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+
+# --- Email ----------------------------------------------------------------------
+
+# Without EMAIL_URL and DEBUG it is Django's own default, a mail server on this machine.
+# Where there is none each email is logged as failed and tried again, whereas the
+# console would have it logged as sent although nobody received it.
+_email = env.email_url_config(
+    env.str("EMAIL_URL", default="")
+    or ("consolemail://" if DEBUG else "smtp://localhost:25")
+)
+_email["EMAIL_TIMEOUT"] = 20
+if django.VERSION < (6, 1):
+    vars().update({name: _email[name] for name in _email if name != "OPTIONS"})
+else:
+    # MAILERS replaces the EMAIL_ settings; each backend wants its own options only.
+    _options = {
+        "smtp": {
+            "host": "EMAIL_HOST",
+            "port": "EMAIL_PORT",
+            "username": "EMAIL_HOST_USER",
+            "password": "EMAIL_HOST_PASSWORD",
+            "use_tls": "EMAIL_USE_TLS",
+            "use_ssl": "EMAIL_USE_SSL",
+            "timeout": "EMAIL_TIMEOUT",
+        },
+        "filebased": {"file_path": "EMAIL_FILE_PATH"},
+    }.get(_email["EMAIL_BACKEND"].split(".")[-2], {})
+    MAILERS = {
+        "default": {
+            "BACKEND": _email["EMAIL_BACKEND"],
+            "OPTIONS": {
+                option: _email[name]
+                for option, name in _options.items()
+                if _email.get(name) is not None
+            },
+        }
+    }
+DEFAULT_FROM_EMAIL = env.str(
+    "DEFAULT_FROM_EMAIL", default="Prayer room <prayer-room@localhost>"
+)
+
+# --- Static files ---------------------------------------------------------------
+
+STATIC_URL = "static/"
+STATIC_ROOT = Path(env.str("STATIC_ROOT", default="") or BASE_DIR / "staticfiles")
+# WhiteNoise warns of a folder that is not there, and where it cannot be made it may.
+with suppress(OSError):
+    STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "prayer_room_api.storage.StaticStorage"},
+}
+# On a fresh clone nothing is collected: the admin's files are served from where the
+# packages keep them.
+WHITENOISE_USE_FINDERS = DEBUG or not (STATIC_ROOT / "staticfiles.json").exists()
+
+# --- API ------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        # First, so that who is not logged in gets a 401 that says how.
+        "rest_framework.authentication.BasicAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        *(["rest_framework.renderers.BrowsableAPIRenderer"] if DEBUG else []),
+    ],
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
+    "PAGE_SIZE": 20,
+    # Counted in the default cache, the memory of each gunicorn worker: with several
+    # of them the limit is up to as many times higher. CACHES can make it exact.
+    "DEFAULT_THROTTLE_RATES": {
+        "submit": env.str("THROTTLE_SUBMIT", default="20/hour"),
+        "flag": env.str("THROTTLE_FLAG", default="30/hour"),
+    },
+    "NUM_PROXIES": TRUSTED_PROXIES,
+}
+
+# --- Celery ---------------------------------------------------------------------
+
+CELERY_BROKER_URL = env.str("RABBITMQ_URL", default="") or env.str(
+    "REDIS_URL", default=""
+)
+if not CELERY_BROKER_URL:
+    # No service needed: messages are files. kombu wants the folders to be there.
+    _broker = DATA_DIR / "broker"
+    for _folder in ("messages", "control"):
+        (_broker / _folder).mkdir(parents=True, exist_ok=True)
+    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(_broker / "messages"),
+        "data_folder_out": str(_broker / "messages"),
+        "control_folder": str(_broker / "control"),
+    }
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TIMEZONE = TIME_ZONE
+# What became of each email is in the email log; no result backend is needed.
+CELERY_TASK_IGNORE_RESULT = True
+
+# --- Processes ------------------------------------------------------------------
+
+# A platform's router reaches the process from outside; on a machine of one's own,
+# HOST=127.0.0.1 keeps others out.
+HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104
+PORT = env.int("PORT", default=8000)
+
+# django-prodserver 3 moved its servers; the old path warns there.
+_servers = "django_prodserver.backends"
+if find_spec(f"{_servers}.servers"):
+    _servers += ".servers"
+
+PRODUCTION_PROCESSES = {
+    "web": {
+        "BACKEND": f"{_servers}.gunicorn.GunicornServer",
+        # gunicorn reads WEB_CONCURRENCY by itself.
+        "ARGS": {"bind": f"{HOST}:{PORT}"},
+    },
+    "worker": {
+        "BACKEND": "prodserver_celery5.backends.CeleryWorker",
+        "APP": "prayer_room_api",
+        "ARGS": {
+            "loglevel": "INFO",
+            # None leaves it to Celery: one child for each core.
+            "concurrency": env.int("WORKER_CONCURRENCY", default=None),
+        },
+    },
+    "beat": {
+        "BACKEND": "prodserver_celery5.backends.CeleryBeat",
+        "APP": "prayer_room_api",
+        "ARGS": {
+            "loglevel": "INFO",
+            "scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
+        },
+    },
+}

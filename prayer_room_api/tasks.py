@@ -1,0 +1,64 @@
+import logging
+from collections.abc import Callable, Iterator
+
+from celery import Task, shared_task
+
+from . import digests
+from .models import Digest
+
+logger = logging.getLogger(__name__)
+
+# Acknowledged when done, so that a broker delivers a digest again whose worker died;
+# the email log sees to it that nobody receives it twice. (The file-system broker keeps
+# nothing that a killed worker held.) The results go nowhere but into the log.
+DIGEST = {
+    "bind": True,
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "ignore_result": True,
+    "max_retries": 6,
+}
+FIRST_RETRY, LONGEST_RETRY = 30, 15 * 60  # seconds
+
+
+class DigestIncompleteError(Exception):
+    """Some recipients could not be sent their digest; the email log says why."""
+
+
+# The schedules in the database know the tasks by these names.
+@shared_task(name="prayer_room_api.tasks.send_moderator_digest", **DIGEST)
+def send_moderator_digest(self: Task) -> int:
+    """Tell the team of pending and flagged requests, if there is anything new."""
+    return _send(self, Digest.MODERATOR, digests.due_to_moderators)
+
+
+@shared_task(name="prayer_room_api.tasks.send_user_digest", **DIGEST)
+def send_user_digest(self: Task, frequency: str) -> int:
+    """Tell people of responses to their own requests, "daily" or "weekly"."""
+    if frequency not in digests.WINDOWS:
+        accepted = " or ".join(f'"{each}"' for each in digests.WINDOWS)
+        raise ValueError(f"frequency is {frequency!r}; it has to be {accepted}.")
+    digest = Digest(frequency)
+    return _send(self, digest, lambda: digests.due_to_users(digest))
+
+
+def _send(
+    task: Task, digest: Digest, due: Callable[[], Iterator[digests.Email]]
+) -> int:
+    task_id = task.request.id or ""
+    digests.give_up_cut_off(digest, task_id)
+    outcome = digests.deliver(due(), task_id)
+    logger.info(
+        "%s digest: %d sent, %d failed",
+        digest.value.capitalize(),
+        outcome.sent,
+        outcome.failed,
+    )
+    if outcome.failed:
+        raise task.retry(
+            exc=DigestIncompleteError(
+                f"{outcome.failed} of the {digest} digest failed"
+            ),
+            countdown=min(FIRST_RETRY * 2**task.request.retries, LONGEST_RETRY),
+        )
+    return outcome.sent

@@ -1,0 +1,110 @@
+from django.db.models import QuerySet
+from rest_framework import mixins, status
+from rest_framework.decorators import action
+from rest_framework.exceptions import APIException, PermissionDenied, ValidationError
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.throttling import BaseThrottle, ScopedRateThrottle
+from rest_framework.viewsets import GenericViewSet
+
+from .models import PrayerRequest, TransitionRefusedError
+from .serializers import PublicSerializer, ResponseSerializer, StaffSerializer
+
+Status = PrayerRequest.Status
+
+
+class Conflict(APIException):
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "conflict"
+
+
+class PrayerRequestViewSet(
+    mixins.CreateModelMixin,
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    GenericViewSet,
+):
+    """Requests: anyone posts, reads and flags; the team does the rest."""
+
+    queryset = PrayerRequest.objects.select_related("author", "responded_by")
+    # REST framework's default here is staff only: see settings.
+    public_actions = frozenset({"create", "list", "retrieve", "flag"})
+    throttle_scopes = {"create": "submit", "flag": "flag"}
+
+    def get_permissions(self) -> list:
+        if self.action in self.public_actions:
+            return [AllowAny()]
+        return super().get_permissions()
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        self.throttle_scope = self.throttle_scopes.get(self.action)
+        return [ScopedRateThrottle()]
+
+    def get_serializer_class(self) -> type[BaseSerializer]:
+        if self.action != "create" and self.request.user.is_staff:
+            return StaffSerializer
+        return PublicSerializer
+
+    def get_queryset(self) -> QuerySet[PrayerRequest]:
+        requests = super().get_queryset()
+        if self.action == "list":
+            return requests.filter(status=self._status_asked_for())
+        if self.action == "flag":
+            # Somebody may still have a page open that another one has just flagged.
+            return requests.filter(status__in=[Status.APPROVED, Status.FLAGGED])
+        if not self.request.user.is_staff:
+            return requests.filter(status=Status.APPROVED)
+        return requests
+
+    def perform_create(self, serializer: BaseSerializer) -> None:
+        user = self.request.user
+        serializer.save(author=user if user.is_authenticated else None)
+
+    @action(detail=True, methods=["post"])
+    def flag(self, request: Request, pk: str) -> Response:
+        """Ask the team to look at a request again."""
+        try:
+            self.get_object().flag()
+        except TransitionRefusedError as error:
+            raise Conflict(str(error)) from error
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: str) -> Response:
+        """Put a request on the public list."""
+        return self._move_to(Status.APPROVED)
+
+    @action(detail=True, methods=["post"])
+    def archive(self, request: Request, pk: str) -> Response:
+        """Take a request off all lists."""
+        return self._move_to(Status.ARCHIVED)
+
+    @action(detail=True, methods=["post"])
+    def respond(self, request: Request, pk: str) -> Response:
+        """Answer a request; its author reads it in the next digest."""
+        prayer_request = self.get_object()
+        answer = ResponseSerializer(data=request.data)
+        answer.is_valid(raise_exception=True)
+        prayer_request.respond(answer.validated_data["response"], request.user)
+        prayer_request.save(
+            update_fields=["response", "responded_at", "responded_by", "updated_at"]
+        )
+        return Response(self.get_serializer(prayer_request).data)
+
+    def _move_to(self, status: Status) -> Response:
+        prayer_request = self.get_object()
+        try:
+            prayer_request.move_to(status)
+        except TransitionRefusedError as error:
+            raise Conflict(str(error)) from error
+        return Response(self.get_serializer(prayer_request).data)
+
+    def _status_asked_for(self) -> Status:
+        asked = self.request.query_params.get("status", Status.APPROVED)
+        if asked not in Status.values:
+            raise ValidationError({"status": f"Choose one of {', '.join(Status)}."})
+        if asked != Status.APPROVED and not self.request.user.is_staff:
+            raise PermissionDenied("Only the team sees requests that are not approved.")
+        return Status(asked)
