@@ -1,0 +1,163 @@
+"""A deployment of the example project in a temporary folder, for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.procfile import ROOT, commands
+from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin import ProdserverFixture
+
+from .services import SERVERS, Services
+
+# What a process says once it is at work. Of beat only the debug log tells: while it
+# reads its schedule for the first time, SIGTERM closes the database under its feet,
+# with the `celery` command as well.
+READY = {"web": "Booting worker", "worker": r"\S+ ready\.", "beat": "Waking up in"}
+
+# What would make the processes of a test differ from one machine to another.
+INHERITED = ("LANG", "PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+
+
+class Deployment:
+    """The example project with a database and a broker of its own."""
+
+    def __init__(self, folder: Path, prodserver: ProdserverFixture) -> None:
+        self.folder = folder
+        self._prodserver = prodserver
+        self.notes_file = folder / "notes"
+        self.settings_file = folder / "deployed_settings.py"
+        self.configure("")
+        self.env = {
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "DATA_DIR": str(folder),
+            "DJANGO_SETTINGS_MODULE": "deployed_settings",
+            "HOME": str(folder),
+            "HOST": "127.0.0.1",
+            "NOTES": str(self.notes_file),
+            "PYTHONPATH": str(folder),
+            "SECRET_KEY": "only-for-tests",
+            "WORKER_CONCURRENCY": "1",
+        }
+
+    def configure(self, code: str) -> None:
+        """Let the settings be the project's own, changed by some code."""
+        self.settings_file.write_text(
+            "from prayer_room_api.settings import *\n"
+            'CELERY_IMPORTS = ("tests.processes.tasks",)\n'
+            'PRODUCTION_PROCESSES["beat"]["ARGS"]["loglevel"] = "DEBUG"\n' + code
+        )
+
+    def start(self, name: str, *, command: list[str] | None = None) -> Process:
+        """Start a process of the Procfile, or another command."""
+        python, *words = command or commands()[name]
+        assert python in ("python", sys.executable)
+        return self._prodserver.start(name, words, env=self.env)
+
+    def manage(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run manage.py to its end."""
+        return self._python("manage.py", *words)
+
+    def _python(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def shell(self, code: str) -> str:
+        """Run Python code in the project, and return what it printed."""
+        done = self._python("-c", f"import django; django.setup()\n{code}")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def notes(self) -> list[str]:
+        """What the tasks have written."""
+        return (
+            self.notes_file.read_text().splitlines() if self.notes_file.exists() else []
+        )
+
+    def wait_for_notes(self, count: int, timeout: float = 20) -> list[str]:
+        return wait_until(lambda: len(n := self.notes()) >= count and n, timeout)
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 20) -> Any:
+    """Wait until a condition is true, and return it."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not true within {timeout} s"
+        time.sleep(0.05)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as the release phase leaves it."""
+    folder = tmp_path_factory.mktemp("migrated")
+    with ExitStack() as stack:
+        deployment = Deployment(folder, ProdserverFixture(ROOT, folder, stack, []))
+        done = deployment.manage("migrate", "--noinput")
+        assert done.returncode == 0, done.stderr
+    return folder / "db.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def all_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with ExitStack() as stack:
+        yield Services(tmp_path_factory.mktemp, stack)
+
+
+@pytest.fixture
+def services() -> str:
+    """What a deployment runs on; tests parametrise it with other services."""
+    return "filesystem-sqlite"
+
+
+@pytest.fixture
+def deployment(
+    tmp_path: Path,
+    migrated: Path,
+    prodserver: ProdserverFixture,
+    services: str,
+    all_services: Services,
+) -> Deployment:
+    missing = [
+        n for n in services.split("-") if n in SERVERS and not SERVERS[n].program
+    ]
+    if missing:
+        reason = f"no {' and no '.join(missing)} on this machine"
+        # There, a run that was skipped would be taken for one that passed.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    deployment = Deployment(tmp_path, prodserver)
+
+    def migrate(url: str) -> None:
+        deployment.env["DATABASE_URL"] = url
+        done = deployment.manage("migrate", "--noinput")
+        assert done.returncode == 0, done.stderr
+
+    deployment.env |= all_services.env(services, migrate)
+    if "DATABASE_URL" not in deployment.env:
+        shutil.copy(migrated, tmp_path / "db.sqlite3")
+    return deployment

@@ -1,0 +1,243 @@
+"""What Celery's commands do with options beside the constructor, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dev.procfile import ROOT
+
+from .conftest import READY, Deployment, wait_until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
+
+
+def set_args(deployment: Deployment, process: str, **args: Any) -> None:
+    deployment.configure(f"PRODUCTION_PROCESSES[{process!r}]['ARGS'].update({args!r})")
+
+
+def status(pid: int) -> dict[str, list[str]]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: text.split() for name, _, text in (li.partition(":") for li in lines)}
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """All processes that work in a folder, whoever their parents are."""
+
+    def theirs() -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            try:
+                if process.cwd() == str(folder):
+                    yield process
+            except psutil.Error:
+                continue
+
+    return list(theirs())
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which no process may be left."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    yield folder
+    left = processes_in(folder)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_detach_from_another_folder(
+    deployment: Deployment, program: str, elsewhere: Path
+) -> None:
+    folder = deployment.folder
+    # A Python that leaves its process id behind.
+    python = folder / "our-python"
+    python.write_text(
+        f'#!/bin/sh\necho $$ > {folder}/ours\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    set_args(
+        deployment, program, detach=True, pidfile="it.pid",
+        logfile=str(folder / "it.log"), umask="027", executable=str(python),
+        **({"hostname": "far@%h"} if program == "worker" else {}),
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "prodserver", program],
+        cwd=elsewhere,
+        env=deployment.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"celery --app=prayer_room_api {program} " in done.stdout
+
+    log = folder / "it.log"
+    ready = "far@" if program == "worker" else READY["beat"]
+    wait_until(lambda: log.exists() and ready in log.read_text(), 30)
+    if program == "worker":
+        wait_until(lambda: " ready." in log.read_text(), 30)
+    pidfile = elsewhere / "it.pid"
+    pid = int(pidfile.read_text())
+    process = psutil.Process(pid)
+    assert status(pid)["Umask"] == ["0027"]
+    assert process.cwd() == str(elsewhere)
+    assert process.terminal() is None
+    # A session leader's child: no terminal can come back to it.
+    assert os.getsid(pid) != pid
+    if program == "worker":  # beat forks, and has no use for another executable
+        assert int((folder / "ours").read_text()) == pid
+        assert "--detach" not in " ".join(process.cmdline())
+
+    assert process in processes_in(elsewhere)
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not processes_in(elsewhere), 30)
+    assert not pidfile.exists()
+    assert "Traceback" not in log.read_text()
+
+
+def test_node_names_in_files(deployment: Deployment) -> None:
+    folder = deployment.folder
+    set_args(
+        deployment, "worker", hostname="near@shop", pidfile=str(folder / "%n.pid"),
+        statedb=str(folder / "%h.state"), logfile=str(folder / "%n-%i.log"),
+    )  # fmt: skip
+    worker = deployment.start("worker")
+    parent = folder / "near-0.log"
+    wait_until(lambda: parent.exists() and "near@shop ready." in parent.read_text())
+    assert int((folder / "near.pid").read_text()) == worker.pid
+    # Its child, the first, has a log of its own.
+    deployment.shell("from tests.processes.tasks import write; write.delay('hi')")
+    child = folder / "near-1.log"
+    wait_until(lambda: child.exists() and "succeeded" in child.read_text())
+    assert worker.stop() == 0
+    assert not (folder / "near.pid").exists()
+    assert list(folder.glob("shop.state*"))
+
+
+@as_root
+def test_the_group_is_left_before_the_pool_exists(deployment: Deployment) -> None:
+    """The user is root still, so that the interpreter's files can be read anywhere."""
+    set_args(deployment, "worker", gid=65534)
+    worker = deployment.start("worker")
+    worker.wait_for(READY["worker"])
+    children = psutil.Process(worker.pid).children()
+    assert children
+    for pid in (worker.pid, *(child.pid for child in children)):
+        assert status(pid)["Gid"] == ["65534"] * 4
+    assert worker.stop() == 0
+
+
+@as_root
+@pytest.mark.parametrize("program", ["worker", "beat"])
+@pytest.mark.parametrize(
+    ("args", "uids", "gids"),
+    [
+        ({"uid": "65534"}, "65534", "65534"),
+        ({"uid": 65534, "gid": 65533}, "65534", "65533"),
+    ],
+)
+def test_the_user_is_left_before_there_is_a_worker_or_beat(
+    deployment: Deployment, program: str, args: dict[str, Any], uids: str, gids: str
+) -> None:
+    shown = deployment.shell(
+        "import re\n"
+        "from types import SimpleNamespace\n"
+        "from prayer_room_api.celery import app\n"
+        "from prodserver_celery5 import options\n"
+        "def made(**kwargs):\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    print(*re.findall(r'[UG]id:.*', status), sep='\\n')\n"
+        "    return SimpleNamespace(start=int, run=int, exitcode=0)\n"
+        "app.Worker = app.Beat = made\n"
+        f"argv = options.argument_list({program!r}, app, {args!r})\n"
+        f"options.run(options.parse({program!r}, app, argv))\n"
+    )
+    assert shown.split() == ["Uid:", *[uids] * 4, "Gid:", *[gids] * 4]
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_workdir(deployment: Deployment, program: str) -> None:
+    (deployment.folder / "work").mkdir()
+    set_args(
+        deployment, program, workdir=str(deployment.folder / "work"), pidfile="it.pid"
+    )
+    process = deployment.start(program)
+    process.wait_for(READY[program])
+    assert psutil.Process(process.pid).cwd() == str(deployment.folder / "work")
+    assert (deployment.folder / "work" / "it.pid").exists()
+    assert process.stop() == 0
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_quiet_leaves_out_the_line_and_the_banner(
+    deployment: Deployment, program: str
+) -> None:
+    banner = {"worker": "[config]", "beat": "Configuration ->"}[program]
+    loud = deployment.start(program)
+    loud.wait_for(READY[program])
+    assert f"celery --app=prayer_room_api {program}" in loud.output
+    assert banner in loud.output
+    assert loud.stop() == 0
+
+    set_args(deployment, program, quiet=True)
+    quiet = deployment.start(f"{program}", command=[*loud.command])
+    seen = loud.output
+    quiet.wait_for(READY[program], count=2)
+    said = quiet.output[len(seen) :]
+    assert "celery --app=" not in said
+    assert banner not in said
+    assert quiet.stop() == 0
+
+
+@pytest.mark.parametrize("by", ["ARGS", "NO_COLOR"])
+def test_no_color(deployment: Deployment, by: str) -> None:
+    if by == "ARGS":
+        set_args(deployment, "worker", **{"no-color": True})
+    else:
+        deployment.env["NO_COLOR"] = "1"
+    told = deployment.shell(
+        "from django.conf import settings\n"
+        "from prayer_room_api.celery import app\n"
+        "from prodserver_celery5 import options\n"
+        "args = settings.PRODUCTION_PROCESSES['worker']['ARGS']\n"
+        "app.Worker = lambda no_color, **kwargs: print('no_color', no_color) or X\n"
+        "class X:\n"
+        "    exitcode = 0\n"
+        "    start = int\n"
+        "argv = options.argument_list('worker', app, args)\n"
+        "options.run(options.parse('worker', app, argv))\n"
+    )
+    assert told == "no_color True"
+
+
+def test_a_deploy_is_stopped_by_the_checks(deployment: Deployment) -> None:
+    set_args(deployment, "worker", concurency=2)
+    message = "ARGS['concurency'] = 2: the worker of Celery "
+    for command in (["check"], ["migrate", "--noinput"]):
+        done = deployment.manage(*command)
+        assert done.returncode == 1
+        assert f"(prodserver_celery5.E006) worker: {message}" in done.stderr
+
+
+def test_traceback_shows_the_chain(deployment: Deployment) -> None:
+    set_args(deployment, "worker", **{"time-limit": "long"})
+    done = deployment.manage("prodserver", "worker", "--traceback")
+    assert done.returncode == 1
+    for error in (
+        "click.exceptions.BadParameter", "prodserver_celery5.options.OptionError",
+        "prodserver_celery5.entries.Finding",
+        "django.core.management.base.CommandError: worker: ARGS['time-limit'] = 'long'",
+    ):  # fmt: skip
+        assert error in done.stderr

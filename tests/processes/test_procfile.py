@@ -1,0 +1,167 @@
+"""The Procfile's processes, on the defaults that need no service, and on services."""
+
+from __future__ import annotations
+
+import signal
+import urllib.request
+
+import pytest
+
+from .conftest import READY, Deployment, free_port, wait_until
+
+pytestmark = pytest.mark.parametrize(
+    "services", ["filesystem-sqlite", "redis-postgresql", "rabbitmq-sqlite"]
+)
+
+
+def get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        assert response.status == 200
+        return response.read()
+
+
+def test_web_answers_on_port(deployment: Deployment) -> None:
+    port = free_port()
+    deployment.env["PORT"] = str(port)
+    web = deployment.start("web")
+    web.wait_for(READY["web"])
+    base = f"http://127.0.0.1:{port}"
+    assert b'"ok"' in wait_until(lambda: get(f"{base}/healthz"))
+    assert b"body" in get(f"{base}/static/admin/css/base.css")
+    assert web.stop() == 0
+
+
+@pytest.mark.smoke
+def test_worker_runs_a_task_whose_effect_is_in_the_database(
+    deployment: Deployment,
+) -> None:
+    deployment.env["EMAIL_URL"] = "consolemail://"
+    deployment.shell(
+        "from django.contrib.auth import get_user_model as u\n"
+        "from prayer_room_api.models import *\n"
+        "from prayer_room_api.tasks import send_moderator_digest\n"
+        "staff = u().objects.create_user('staff', 's@example.org', is_staff=True)\n"
+        "DigestSubscription.objects.create(user=staff, digest='moderator')\n"
+        "PrayerRequest.objects.create(text='For rain')\n"
+        "send_moderator_digest.delay()\n"
+    )
+    worker = deployment.start("worker")
+    worker.wait_for(r"send_moderator_digest\[\S+\] succeeded")
+    log = deployment.shell(
+        "from prayer_room_api.models import *\n"
+        "print(*EmailLog.objects.values_list('recipient', 'status'))"
+    )
+    assert log == "('s@example.org', 'sent')"
+
+
+def test_sigterm_lets_the_worker_finish_the_task_under_way(
+    deployment: Deployment,
+) -> None:
+    worker = deployment.start("worker")
+    deployment.shell("from tests.processes.tasks import nap; nap.delay(2)")
+    deployment.wait_for_notes(1)
+    assert worker.stop(signal.SIGTERM) == 0
+    assert deployment.notes() == ["nap began", "nap ended"]
+
+
+@pytest.mark.smoke
+def test_idle_processes_end_with_0(deployment: Deployment) -> None:
+    deployment.env["PORT"] = str(free_port())
+    processes = {name: deployment.start(name) for name in READY}
+    for name, process in processes.items():
+        process.wait_for(READY[name])
+    assert [process.stop() for process in processes.values()] == [0, 0, 0]
+
+
+def test_the_celery_command_is_never_imported(deployment: Deployment) -> None:
+    worker = deployment.start("worker")
+    deployment.shell("from tests.processes.tasks import modules; modules.delay()")
+    worker.wait_for("succeeded")
+    loaded = deployment.notes()[0].split()
+    assert "celery.bin.worker" in loaded
+    assert "celery.bin.celery" not in loaded
+
+
+def test_the_equivalent_command_is_shown(deployment: Deployment) -> None:
+    worker = deployment.start("worker")
+    worker.wait_for(READY["worker"])
+    line = "celery --app=prayer_room_api worker --loglevel=INFO --concurrency=1\n"
+    assert worker.output.count(line) == 1
+
+
+SCHEDULE = """
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
+PeriodicTask.objects.create(
+    name={name!r}, task="tests.processes.tasks.write", args='["{name}"]', interval=every
+)
+"""
+
+
+def test_beat_sends_what_is_due_and_follows_the_database(
+    deployment: Deployment,
+) -> None:
+    deployment.shell(SCHEDULE.format(name="early"))
+    beat = deployment.start("beat")
+    beat.wait_for("Sending due task early")
+    # facts: a change counts from beat's second look at the database on.
+    beat.wait_for("Sending due task early", count=7)
+
+    deployment.shell(SCHEDULE.format(name="late"))
+    beat.wait_for("Sending due task late")
+
+    deployment.shell(
+        "from django_celery_beat.models import *\n"
+        "row = PeriodicTask.objects.get(name='early')\n"
+        "row.enabled = False\n"
+        "row.save()\n"
+    )
+
+    def disabled() -> bool:
+        sent = beat.output.count("Sending due task early")
+        late = beat.output.count("Sending due task late")
+        beat.wait_for("Sending due task late", count=late + 3)
+        return beat.output.count("Sending due task early") == sent
+
+    assert wait_until(disabled)
+    names = deployment.shell(
+        "from django_celery_beat.models import *\n"
+        "print(*PeriodicTask.objects.values_list('name', flat=True))"
+    )
+    assert "celery.backend_cleanup" in names.split()
+    assert beat.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"APP": None}, "worker: the key APP is missing."),
+        ({"APP": "nowhere"}, "worker: APP = 'nowhere' cannot be imported:"),
+        ({"APP": "prayer_room_api.urls:router"}, "is a SimpleRouter, not a Celery app"),
+        ({"ARGS": {"concurency": 2}}, "the nearest that it has is 'concurrency'."),
+        ({"ARGS": {"time-limit": "long"}}, "'long' is not a valid float."),
+    ],
+)
+def test_a_mistake_is_one_line(
+    deployment: Deployment, entry: dict[str, object], message: str
+) -> None:
+    deployment.configure(f"PRODUCTION_PROCESSES['worker'].update({entry!r})\n")
+    done = deployment.manage("prodserver", "worker")
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "Deprecation" not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("CommandError: worker: ")
+    assert message in lines[0]
+
+
+def test_the_exit_status_is_handed_on(deployment: Deployment) -> None:
+    pidfile = deployment.folder / "worker.pid"
+    deployment.configure(
+        f"PRODUCTION_PROCESSES['worker']['ARGS']['pidfile'] = {str(pidfile)!r}\n"
+    )
+    first = deployment.start("worker")
+    first.wait_for(READY["worker"])
+    second = deployment.start("second", command=first.command)
+    # 73 is EX_CANTCREAT, of `celery worker` as well.
+    assert second.wait() == 73
+    assert first.stop() == 0

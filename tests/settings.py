@@ -1,0 +1,9 @@
+"""The project's settings, with what the environment of a deployment would give."""
+
+import os
+import tempfile
+
+os.environ.setdefault("SECRET_KEY", "only-for-tests")
+os.environ.setdefault("DATA_DIR", tempfile.mkdtemp(prefix="prayer-room-"))
+
+from prayer_room_api.settings import *  # noqa: F403

@@ -1,0 +1,477 @@
+"""What the system checks find, and what they leave alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import celery
+import click
+import pytest
+from celery import Celery
+from django.apps import apps
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.core.management import CommandError
+from django.utils.functional import lazystr
+
+from prodserver_celery5 import backends
+from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5.checks import check_processes
+
+WORKER = {"BACKEND": "prodserver_celery5.backends.CeleryWorker", "APP": "shop:app"}
+BEAT = {"BACKEND": "prodserver_celery5.backends.CeleryBeat", "APP": "shop:app"}
+DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
+
+
+class OurWorker(CeleryWorker):
+    """A project's own."""
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Celery:
+    module = ModuleType("shop")
+    module.app = Celery("shop", set_as_current=False, broker="memory://")  # type: ignore[attr-defined]
+    module.number = 5  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "shop", module)
+    for name in ("shop_broken", "shop_lacks"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return module.app
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_broken.py").write_text(
+        'raise RuntimeError("no amqp://me:s3cret@host,\\n today")'
+    )
+    (tmp_path / "shop_lacks.py").write_text("import shop_missing_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def found(settings: Any, **processes: Any) -> list[CheckMessage]:
+    settings.PRODUCTION_PROCESSES = processes
+    return check_processes()
+
+
+# The message of each finding, as the checks report it and as the start stops at it.
+
+ERRORS: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "E003",
+        {**WORKER, "APP": None},
+        "the key APP is missing. It takes what `celery -A` takes,"
+        ' such as "proj" or "proj.celery:app".',
+    ),
+    (
+        "E004",
+        {**WORKER, "APP": "shop_nowhere"},
+        "APP = 'shop_nowhere' cannot be imported: ModuleNotFoundError:"
+        " No module named 'shop_nowhere'",
+    ),
+    (
+        "E004",
+        {**WORKER, "APP": "shop_lacks"},
+        "APP = 'shop_lacks' cannot be imported: ModuleNotFoundError:"
+        " No module named 'shop_missing_dependency'",
+    ),
+    (
+        "E004",
+        {**WORKER, "APP": "shop:ap"},
+        "APP = 'shop:ap' cannot be imported: AttributeError:"
+        " module 'shop' has no attribute 'ap'",
+    ),
+    (
+        "E004",
+        {**WORKER, "APP": "shop_broken"},
+        "APP = 'shop_broken' cannot be imported: RuntimeError:"
+        " no amqp://me:**@host, today",
+    ),
+    (
+        "E004",
+        {**WORKER, "APP": 5},
+        "APP = 5: takes a string, such as 'proj.celery:app'.",
+    ),
+    (
+        "E005",
+        {**WORKER, "APP": "shop:number"},
+        "APP = 'shop:number' is a int, not a Celery app.",
+    ),
+    (
+        "E006",
+        {**WORKER, "ARGS": {"concurency": 2}},
+        f"ARGS['concurency'] = 2: the worker of Celery {celery.__version__} has no such"
+        " option; the nearest that it has is 'concurrency'.",
+    ),
+    (
+        "E006",
+        {**BEAT, "ARGS": {"broker": "redis://:s3cret@h"}},
+        "ARGS['broker'] = 'redis://:**@h': is an option of `celery` itself;"
+        " set BROKER_URL in the settings.",
+    ),
+    (
+        "E007",
+        {**WORKER, "ARGS": {"time-limit": "long"}},
+        "ARGS['time-limit'] = 'long': 'long' is not a valid float.",
+    ),
+    (
+        "E007",
+        {**BEAT, "ARGS": {"detach": "yes"}},
+        "ARGS['detach'] = 'yes': is a flag and takes True, False or None.",
+    ),
+    (
+        "E008",
+        {**BEAT, "ARGS": {"scheduler": "shop.nowhere:Scheduler"}},
+        "scheduler = 'shop.nowhere:Scheduler' cannot be imported: ModuleNotFoundError:"
+        " No module named 'shop.nowhere'; 'shop' is not a package",
+    ),
+    (
+        "E008",
+        {**WORKER, "ARGS": {"beat": True, "scheduler": "shop:Nothing"}},
+        "scheduler = 'shop:Nothing' cannot be imported: AttributeError:"
+        " module 'shop' has no attribute 'Nothing'",
+    ),
+    (
+        "E009",
+        {**BEAT, "ARGS": {"scheduler": DATABASE}},
+        f"scheduler = '{DATABASE}' needs 'django_celery_beat' in INSTALLED_APPS.",
+    ),
+    (
+        "E009",
+        {**BEAT, "ARGS": {"scheduler": "django"}},
+        "scheduler = 'django' needs 'django_celery_beat' in INSTALLED_APPS.",
+    ),
+    (
+        "W001",
+        {**WORKER, "ARGS": {"pool": "gevent"}},
+        "pool = 'gevent' needs the module 'gevent', not installed here.",
+    ),
+    (
+        "W002",
+        {**WORKER, "ARGS": {"uid": "nobody-here"}},
+        "uid = 'nobody-here' is unknown here; takes a name or number"
+        " that the machine knows.",
+    ),
+    (
+        "W002",
+        {**BEAT, "ARGS": {"gid": "nobody-here"}},
+        "gid = 'nobody-here' is unknown here; takes a name or number"
+        " that the machine knows.",
+    ),
+    *(
+        (
+            "W003",
+            {**program, "ARGS": {key: "/no/%n/x"}},
+            f"{key} = '/no/%n/x': the folder '/no/celery' does not exist here.",
+        )
+        for program, key in (
+            (WORKER, "pidfile"), (WORKER, "logfile"), (WORKER, "statedb")
+        )
+    ),
+    (
+        "E007",
+        {**WORKER, "ARGS": {"pidfile": "/tmp/%q"}},
+        "pidfile = '/tmp/%q': Unknown format %q in string '/tmp/%q'.",
+    ),
+    (
+        "W003",
+        {**BEAT, "ARGS": {"schedule": "/no/x"}},
+        "schedule = '/no/x': the folder '/no' does not exist here.",
+    ),
+    (
+        "W003",
+        {**WORKER, "ARGS": {"beat": True, "schedule": "/no/x"}},
+        "schedule-filename = '/no/x': the folder '/no' does not exist here.",
+    ),
+    (
+        "W003",
+        {**BEAT, "ARGS": {"workdir": "/no"}},
+        "workdir = '/no' is no folder that exists here.",
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture
+def poorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without gevent, and a project without django-celery-beat."""
+    monkeypatch.setitem(sys.modules, "gevent", None)
+    monkeypatch.setitem(sys.modules, "django_celery_beat.schedulers", None)
+    monkeypatch.setattr(apps, "is_installed", lambda name: False)
+
+
+@pytest.mark.usefixtures("shop", "broken", "poorer")
+@pytest.mark.parametrize(("number", "entry", "message"), ERRORS)
+def test_a_finding_of_a_check_stops_the_start(
+    settings: Any, number: str, entry: dict[str, Any], message: str
+) -> None:
+    level = Error if number[0] == "E" else Warning
+    expected = level(f"shop: {message}", id=f"prodserver_celery5.{number}")
+    assert found(settings, shop=entry) == [expected]
+
+    with pytest.raises(CommandError) as stopped:
+        (CeleryBeat if "Beat" in entry["BACKEND"] else CeleryWorker)(
+            **entry
+        ).prep_server_args()
+    assert str(stopped.value) == f"shop: {message}"
+    assert stopped.value.returncode == 1
+    assert stopped.value.__cause__ is not None
+
+
+def test_each_finding_has_its_row() -> None:
+    assert {row[0] for row in ERRORS} == {
+        *(f"E00{number}" for number in range(3, 10)),
+        *(f"W00{number}" for number in range(1, 4)),
+    }
+
+
+@pytest.mark.parametrize("entry", ["worker", None, 5, ["BACKEND"]])
+def test_an_entry_that_is_no_mapping(settings: Any, entry: Any) -> None:
+    expected = Error(
+        f"shop: the entry is {entry!r}; it takes a dict with the keys"
+        " BACKEND, APP and ARGS.",
+        id="prodserver_celery5.E001",
+    )
+    assert found(settings, shop=entry) == [expected]
+
+
+def test_a_backend_that_cannot_be_imported(settings: Any) -> None:
+    path = "prodserver_celery5.backends.CeleryWroker"
+    expected = Error(
+        f"shop: BACKEND = {path!r} cannot be imported: "
+        'Module "prodserver_celery5.backends" does not define a "CeleryWroker"'
+        " attribute/class",
+        id="prodserver_celery5.E002",
+    )
+    assert found(settings, shop={**WORKER, "BACKEND": path}) == [expected]
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("entry", [WORKER, BEAT])
+def test_umask_and_executable_without_detach(
+    settings: Any, entry: dict[str, Any]
+) -> None:
+    args = {"umask": "022", "executable": "/usr/bin/python3"}
+    assert found(settings, shop={**entry, "ARGS": args}) == [
+        Warning(
+            f"shop: {key} has no effect without detach.",
+            id="prodserver_celery5.W004",
+        )
+        for key in args
+    ]
+    assert found(settings, shop={**entry, "ARGS": {**args, "detach": True}}) == []
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_second_beat(settings: Any) -> None:
+    embedded = {**WORKER, "ARGS": {"beat": True}}
+    expected = Warning(
+        "w: beat = True starts a second beat of the app beside the process b;"
+        " each task of the schedule would be sent twice.",
+        id="prodserver_celery5.W005",
+    )
+    assert found(settings, w=embedded, b=BEAT) == [expected]
+    assert found(settings, b=BEAT, w={**WORKER, "ARGS": "-B"}) == [expected]
+    assert found(settings, w=embedded) == []
+    assert found(settings, w=WORKER, b=BEAT) == []
+    assert found(settings, w=embedded, b={**BEAT, "APP": "prayer_room_api"}) == []
+    # The same app in another spelling.
+    assert found(settings, w=embedded, b={**BEAT, "APP": "shop"}) == [expected]
+
+
+@pytest.mark.usefixtures("shop")
+def test_each_mistake_of_each_entry_is_reported(settings: Any) -> None:
+    args = {"beat": 1, "no-such": 1, "uid": "nobody-here"}
+    reported = found(settings, a={**WORKER, "ARGS": args}, b={**BEAT, "APP": "nope"})
+    ids = [str(message.id).partition(".")[2] for message in reported]
+    assert ids == ["E007", "E006", "E004"]
+
+
+@pytest.mark.usefixtures("shop")
+def test_processes_that_share_an_entry_are_named_together(
+    settings: Any,
+) -> None:
+    entry = {**WORKER, "ARGS": {"beat": 1}}
+    reported = found(settings, a=entry, b=BEAT, c=dict(entry))
+    assert {message.msg.partition(":")[0] for message in reported} == {"a, c"}
+
+
+GOOD: list[dict[str, Any]] = [
+    WORKER,
+    BEAT,
+    {**WORKER, "APP": "shop.app"},
+    {**WORKER, "APP": lazystr("shop:app"), "ARGS": {"hostname": lazystr("w@%h")}},
+    {**WORKER, "ARGS": {lazystr("queues"): [lazystr("a")]}},
+    {**WORKER, "ARGS": {"loglevel": logging.INFO, "pool": "solo"}},
+    # As for django-prodserver's own backends: strings, and None for a bare flag.
+    {**WORKER, "ARGS": {"concurrency": "4", "time-limit": "9", "without-gossip": None}},
+    {**WORKER, "ARGS": {"pool": "threads"}},
+    {**WORKER, "ARGS": {"uid": "root", "gid": 0, "pidfile": "relative.pid"}},
+    {**WORKER, "ARGS": {"workdir": "/", "pidfile": "tmp/w.pid"}},
+    # Without beat the worker opens no schedule, and the scheduler counts for nothing.
+    {**WORKER, "ARGS": {"schedule": "/no/x", "scheduler": "no.such:Thing"}},
+    # The DatabaseScheduler has no file.
+    {**BEAT, "ARGS": {"schedule": "/no/x", "scheduler": DATABASE}},
+    {**BEAT, "ARGS": {"scheduler": "celery.beat:PersistentScheduler"}},
+    {**WORKER, "BACKEND": f"{__name__}.OurWorker"},
+]
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("entry", GOOD)
+def test_nothing_wrong(settings: Any, entry: dict[str, Any]) -> None:
+    assert found(settings, shop=entry) == []
+    backend = CeleryBeat if entry["BACKEND"] == BEAT["BACKEND"] else CeleryWorker
+    assert all(type(w) is str for w in backend(**entry).prep_server_args())
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_backend_derived_from_ours(settings: Any) -> None:
+    entry = {**WORKER, "BACKEND": f"{__name__}.OurWorker", "ARGS": {"beat": 1}}
+    assert [message.id for message in found(settings, shop=entry)] == [
+        "prodserver_celery5.E007"
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"BACKEND": "django_prodserver.backends.celery.CeleryWorker", "APP": "nope"},
+        {"BACKEND": "django_prodserver.backends.gunicorn.GunicornServer", "ARGS": 5},
+        {"BACKEND": "nowhere.Backend", "ARGS": {"x": object()}},
+        {"BACKEND": None},
+        {},
+    ],
+)
+def test_other_backends_are_left_alone(settings: Any, entry: Any) -> None:
+    before = set(sys.modules)
+    assert found(settings, other=entry) == []
+    assert set(sys.modules) == before
+
+
+def test_no_processes(settings: Any) -> None:
+    assert found(settings) == []
+    settings.PRODUCTION_PROCESSES = None
+    assert check_processes() == []
+    del settings.PRODUCTION_PROCESSES
+    assert check_processes() == []
+
+
+def test_the_apps_configuration_is_left_as_it_was(settings: Any, shop: Celery) -> None:
+    shop.user_options["worker"].add(click.Option(["--own"]))
+    before = dict(shop.conf.table()), list(shop.user_options["worker"])
+    args = ["--own=1", "-c3", "worker.prefetch_multiplier=9"]
+    assert found(settings, shop={**WORKER, "ARGS": args}, beat=BEAT) == []
+    assert (dict(shop.conf.table()), list(shop.user_options["worker"])) == before
+
+
+# In a process of its own
+
+PRELUDE = """
+import os, socket, sys, threading
+import django
+from django.conf import settings
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a connection or a process was asked for")
+
+settings.configure(
+    INSTALLED_APPS=["prodserver_celery5"], PRODUCTION_PROCESSES={processes!r}
+)
+django.setup()
+from django.apps import apps
+from django.core.checks import run_checks
+"""
+
+
+def run(code: str, processes: dict[str, Any], folder: Path) -> str:
+    (folder / "shop.py").write_text(
+        "from celery import Celery\n"
+        "app = Celery('shop', broker='redis://127.0.0.1:1', backend='rpc://')\n"
+    )
+    prelude = PRELUDE.format(processes=processes)
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(backends.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_project_without_celery_pays_nothing(tmp_path: Path) -> None:
+    web = {"BACKEND": "django_prodserver.backends.gunicorn.GunicornServer"}
+    code = "assert run_checks() == []\nprint(*sys.modules)"
+    loaded = run(code, {"web": web}, tmp_path).split()
+    assert "prodserver_celery5.checks" in loaded
+    packages = {module.partition(".")[0] for module in loaded}
+    assert packages.isdisjoint({"celery", "kombu", "click", "django_prodserver"})
+    assert {m for m in loaded if m.startswith("prodserver_celery5")} == {
+        "prodserver_celery5", "prodserver_celery5.apps", "prodserver_celery5.checks"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet", "solo", "threads"])
+def test_the_checks_do_nothing_but_look(tmp_path: Path, pool: str) -> None:
+    code = """
+socket_class, connect = socket.socket, socket.socket.connect
+socket.socket.connect = socket.create_connection = refuse
+os.fork = os.execv = os.posix_spawn = threading.Thread.start = refuse
+handlers, path, environment = list(sys.path_hooks), list(sys.path), dict(os.environ)
+import shop
+conf = shop.app.conf.table()
+messages = run_checks()
+assert all(message.id.endswith("W001") for message in messages), messages
+assert shop.app.conf.table() == conf
+assert socket.socket is socket_class
+assert dict(os.environ) == environment
+assert shop.app.amqp.__dict__.get("_producer_pool") is None
+print(*sys.modules)
+"""
+    processes = {
+        "worker": {**WORKER, "ARGS": {"pool": pool, "detach": True, "purge": True}},
+        "beat": {**BEAT, "ARGS": {"detach": True}},
+    }
+    loaded = set(run(code, processes, tmp_path).split())
+    assert "prodserver_celery5.backends" in loaded
+    assert "celery.bin.celery" not in loaded
+    pools = {m for m in loaded if m.startswith("celery.concurrency.")}
+    assert pools <= {"celery.concurrency.base"}
+    packages = {module.partition(".")[0] for module in loaded}
+    assert packages.isdisjoint({"gevent", "eventlet"})
+    assert not list(tmp_path.glob("celerybeat*"))
+
+
+def test_the_checks_run_again_inside_celery_s_start(tmp_path: Path) -> None:
+    """Its Django fixup runs the checks once more in each worker."""
+    code = "import shop\nassert run_checks() == run_checks() == []"
+    args = {"loglevel": "INFO", "concurrency": 2}
+    run(code, {"worker": {**WORKER, "ARGS": args}, "beat": BEAT}, tmp_path)
+
+
+def test_what_is_no_backend_of_ours_beside_an_app(settings: Any, shop: Celery) -> None:
+    entry = {"BACKEND": "celery.Celery", "APP": "shop:app"}
+    assert found(settings, worker=entry) == []
+
+
+def test_embedded_beat_beside_a_beat_whose_app_is_missing(
+    settings: Any, shop: Celery
+) -> None:
+    messages = found(
+        settings,
+        worker={**WORKER, "ARGS": {"beat": True}},
+        beat={**BEAT, "APP": "shop_nowhere"},
+    )
+    assert [message.id for message in messages] == ["prodserver_celery5.E004"]
+
+
+def test_a_pool_in_a_package_that_is_missing(settings: Any, shop: Celery) -> None:
+    shop.conf.worker_pool = "shop_nowhere.pools:TaskPool"
+    (message,) = found(settings, worker=WORKER)
+    assert message.id == "prodserver_celery5.W001"

@@ -1,0 +1,566 @@
+"""ARGS → argument list → keyword arguments, value by value."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+from collections import OrderedDict, UserDict
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+
+import celery
+import click
+import pytest
+from celery import Celery, bootsteps
+from celery.bin import worker
+
+from prodserver_celery5 import options
+from prodserver_celery5.options import OptionError, UnknownOptionError
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery("proj", set_as_current=False)
+
+
+def parse(app: Celery, args: Any, program: str = "worker") -> click.Context:
+    argv = options.argument_list(program, app, args)
+    return options.parse(program, app, argv)
+
+
+def error(app: Celery, args: Any, program: str = "worker") -> OptionError:
+    """Return the only mistake."""
+    (found,) = options.mistakes(program, app, args)
+    return found
+
+
+# Values
+
+
+class Level(enum.IntEnum):
+    LOW = 10
+
+
+class Queue(str, enum.Enum):
+    FAST = "fast"
+
+
+class Text(str):
+    def __str__(self) -> str:
+        return "something else"
+
+
+@pytest.mark.parametrize(
+    ("args", "argv"),
+    [
+        ({}, []),
+        (None, []),
+        ({"concurrency": 4}, ["--concurrency=4"]),
+        ({"concurrency": "4"}, ["--concurrency=4"]),
+        ({"concurrency": Level.LOW}, ["--concurrency=10"]),
+        ({"concurrency": None}, []),
+        ({"time-limit": 2.5}, ["--time-limit=2.5"]),
+        ({"time-limit": 1e-7}, ["--time-limit=1e-07"]),
+        ({"time-limit": timedelta(minutes=2)}, ["--time-limit=120"]),
+        ({"time-limit": timedelta(milliseconds=1)}, ["--time-limit=0.001"]),
+        ({"heartbeat-interval": timedelta(seconds=5)}, ["--heartbeat-interval=5"]),
+        ({"loglevel": logging.INFO}, ["--loglevel=INFO"]),
+        ({"loglevel": logging.FATAL}, ["--loglevel=CRITICAL"]),
+        ({"loglevel": "info"}, ["--loglevel=info"]),
+        ({"pidfile": Path("run") / "w.pid"}, ["--pidfile=run/w.pid"]),
+        ({"pidfile": PurePosixPath("w.pid")}, ["--pidfile=w.pid"]),
+        ({"pidfile": Text("w.pid")}, ["--pidfile=w.pid"]),
+        ({"uid": 1000}, ["--uid=1000"]),
+        ({"logfile": "-x"}, ["--logfile=-x"]),
+        ({"logfile": "--quiet"}, ["--logfile=--quiet"]),
+        ({"logfile": "a b=c"}, ["--logfile=a b=c"]),
+        ({"hostname": ""}, ["--hostname="]),
+        ({"queues": "a"}, ["--queues=a"]),
+        ({"queues": "a,b"}, ["--queues=a,b"]),
+        ({"queues": ["a", "b"]}, ["--queues=a,b"]),
+        ({"queues": ("b", "a")}, ["--queues=b,a"]),
+        ({"queues": {"c", "a", "b"}}, ["--queues=a,b,c"]),
+        ({"queues": frozenset("cba")}, ["--queues=a,b,c"]),
+        ({"queues": [Queue.FAST, 7]}, ["--queues=fast,7"]),
+        ({"queues": []}, []),
+        ({"queues": set()}, []),
+        ({"queues": None}, []),
+        ({"autoscale": (3, 10)}, ["--autoscale=3,10"]),
+        ({"autoscale": "10,3"}, ["--autoscale=10,3"]),
+        ({"autoscale": 10}, ["--autoscale=10"]),
+        ({"without-gossip": True}, ["--without-gossip"]),
+        ({"without-gossip": None}, ["--without-gossip"]),
+        ({"without-gossip": False}, []),
+        ({"without_gossip": True}, ["--without-gossip"]),
+        ({"events": True}, ["--events"]),
+        ({"discard": True}, ["--discard"]),
+        ({"schedule": "s"}, ["--schedule=s"]),
+        (UserDict(concurrency=1), ["--concurrency=1"]),
+        # In the order in which they stand.
+        (
+            OrderedDict([("uid", "a"), ("concurrency", 1), ("beat", True)]),
+            ["--uid=a", "--concurrency=1", "--beat"],
+        ),
+        # One string, split as a shell would, or a list of words.
+        ("", []),
+        ("-l info -Q 'a b,c'", ["-l", "info", "-Q", "a b,c"]),
+        (r"--hostname=a\ b", ["--hostname=a b"]),
+        (["-l", "info", "-c", 4], ["-l", "info", "-c", "4"]),
+        (("--pidfile", Path("w.pid")), ["--pidfile", "w.pid"]),
+    ],
+)
+def test_args_become_an_argument_list(app: Celery, args: Any, argv: list[str]) -> None:
+    assert options.argument_list("worker", app, args) == argv
+    options.parse("worker", app, argv)
+
+
+def test_a_key_is_the_parameters_name_where_there_is_no_long_one(app: Celery) -> None:
+    """As is that of -O in Celery 5.0 to 5.2."""
+    app.user_options["worker"].add(click.Option(["my_profile", "-Y"]))
+    for key in ("my-profile", "my_profile"):
+        argv = options.argument_list("worker", app, {key: "-fair"})
+        assert argv == ["-Y", "-fair"]
+        assert options.parse("worker", app, argv).params["my_profile"] == "-fair"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "argv"),
+    [
+        ("shout", True, ["--shout"]),
+        ("shout", False, ["--no-shout"]),
+        ("shout", None, ["--shout"]),
+        ("no-shout", True, ["--no-shout"]),
+        ("no_shout", False, ["--shout"]),
+    ],
+)
+def test_a_pair_of_flags(
+    app: Celery, key: str, value: bool | None, argv: list[str]
+) -> None:
+    app.user_options["beat"].add(click.Option(["--shout/--no-shout"], default=None))
+    assert options.argument_list("beat", app, {key: value}) == argv
+    assert parse(app, {key: value}, "beat").params["shout"] is (argv == ["--shout"])
+    assert parse(app, {}, "beat").params["shout"] is None
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "parsed"),
+    [
+        ({"multiple": True}, ["a,b", "c"], ("a,b", "c")),
+        ({"multiple": True}, "a", ("a",)),
+        ({"multiple": True}, [], ()),
+        ({"nargs": 2}, ("a,b", "c"), ("a,b", "c")),
+        ({"type": int, "multiple": True}, {3, 20}, (20, 3)),
+        ({"type": click.Choice(["x", "y"])}, "x", "x"),
+        ({"type": click.IntRange(1, 5)}, timedelta(seconds=3), 3),
+        ({"type": click.Path()}, Path("a"), "a"),
+    ],
+)
+def test_the_apps_own_options(
+    app: Celery, declared: dict[str, Any], value: Any, parsed: Any
+) -> None:
+    app.user_options["preload"].add(click.Option(["--my-own"], **declared))
+    for program in ("worker", "beat"):
+        assert parse(app, {"my-own": value}, program).params["my_own"] == parsed
+        # Celery's own declarations are as before.
+    assert "my_own" not in [param.name for param in worker.worker.params]
+
+
+def test_an_own_option_of_the_name_of_one_of_celery_itself(app: Celery) -> None:
+    """Such as --config: it is the command's then, as on the command line."""
+    app.user_options["worker"].add(click.Option(["--config"]))
+    assert parse(app, {"config": "x"}).params["config"] == "x"
+    assert isinstance(error(app, {"config": "x"}, "beat"), UnknownOptionError)
+
+
+# Values that are refused
+
+A_LIST = "takes a string, or a list of strings or numbers."
+ONE = "takes one string, path or number."
+INTEGER = "takes one integer, or a timedelta."
+FLAG = "is a flag and takes True, False or None."
+COMMA = "takes no element with a comma: Celery would make two of it."
+
+
+@pytest.mark.parametrize(
+    ("args", "where", "message"),
+    [
+        ({"queues": {"a": 1}}, "ARGS['queues'] = {'a': 1}", A_LIST),
+        ({"queues": [["a"]]}, "ARGS['queues'] = [['a']]", A_LIST),
+        ({"queues": [None]}, "ARGS['queues'] = [None]", A_LIST),
+        ({"queues": ["a,b", "c"]}, "ARGS['queues'] = ['a,b', 'c']", COMMA),
+        ({"queues": True}, "ARGS['queues'] = True", A_LIST),
+        ({"queues": b"a"}, "ARGS['queues'] = b'a'", A_LIST),
+        ({"prefetch-multiplier": True}, "ARGS['prefetch-multiplier'] = True", INTEGER),
+        ({"prefetch_multiplier": [4]}, "ARGS['prefetch_multiplier'] = [4]", INTEGER),
+        ({"prefetch_multiplier": {}}, "ARGS['prefetch_multiplier'] = {}", INTEGER),
+        (
+            {"time-limit": Decimal(1)},
+            "ARGS['time-limit'] = Decimal('1')",
+            "takes one float, or a timedelta.",
+        ),
+        ({"pidfile": ["a"]}, "ARGS['pidfile'] = ['a']", ONE),
+        ({"pidfile": False}, "ARGS['pidfile'] = False", ONE),
+        (
+            {"pidfile": timedelta(1)},
+            "ARGS['pidfile'] = datetime.timedelta(days=1)",
+            ONE,
+        ),
+        ({"without-gossip": 1}, "ARGS['without-gossip'] = 1", FLAG),
+        ({"without-gossip": "yes"}, "ARGS['without-gossip'] = 'yes'", FLAG),
+        ({"without-gossip": ""}, "ARGS['without-gossip'] = ''", FLAG),
+        ({"beat": []}, "ARGS['beat'] = []", FLAG),
+        ("--pidfile 'a", "ARGS", "a shell could not split it: No closing quotation."),
+        (["-c", None], "ARGS", "takes a string or number for each word."),
+        (["-c", ["4"]], "ARGS", "takes a string or number for each word."),
+        (4, "ARGS", "takes a dict, a string or a list of strings."),
+        (b"-c4", "ARGS", "takes a dict, a string or a list of strings."),
+        ({"-c"}, "ARGS", "takes a dict, a string or a list of strings."),
+    ],
+)
+def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) -> None:
+    found = error(app, args)
+    assert (found.where, str(found)) == (where, message)
+    with pytest.raises(OptionError):
+        options.argument_list("worker", app, args)
+
+
+@pytest.mark.parametrize(
+    ("args", "where", "message"),
+    [
+        (
+            {"prefetch-multiplier": "x"},
+            "ARGS['prefetch-multiplier'] = 'x'",
+            "'x' is not a valid integer.",
+        ),
+        (
+            {"heartbeat-interval": 2.5},
+            "ARGS['heartbeat-interval'] = 2.5",
+            "'2.5' is not a valid integer.",
+        ),
+        (
+            {"autoscale": [1, 2, 3]},
+            "ARGS['autoscale'] = [1, 2, 3]",
+            "Expected two comma separated integers or one integer.Got 3 instead.",
+        ),
+        (
+            {"autoscale": "a,b"},
+            "ARGS['autoscale'] = 'a,b'",
+            "Celery cannot read it: AttributeError: 'list' object has no attribute"
+            " 'join'",
+        ),
+        ("--time-limit x", "ARGS --time-limit", "'x' is not a valid float."),
+    ],
+)
+def test_what_celery_does_not_take(
+    app: Celery, args: Any, where: str, message: str
+) -> None:
+    found = error(app, args)
+    assert (found.where, str(found)) == (where, message)
+    with pytest.raises(OptionError):
+        parse(app, args)
+
+
+@pytest.mark.parametrize(
+    ("args", "accepted"),
+    [
+        ({"loglevel": 21}, "DEBUG"),
+        ({"loglevel": "loud"}, "CRITICAL"),
+        ({"optimization": "best"}, "fair"),
+        ({"pool": "prefrok"}, "prefork"),
+        ({"loglevel": ["INFO"]}, "takes one of DEBUG, INFO, WARNING"),
+    ],
+)
+def test_a_choice_says_what_there_is(
+    app: Celery, args: dict[str, Any], accepted: str
+) -> None:
+    assert accepted in str(error(app, args))
+
+
+# Keys
+
+VERSION = celery.__version__
+
+
+@pytest.mark.parametrize(
+    ("program", "key", "nearest"),
+    [
+        ("worker", "concurency", "; the nearest that it has is 'concurrency'."),
+        ("worker", "c", "; the nearest that it has is 'concurrency'."),
+        ("worker", "-c", "; the nearest that it has is 'concurrency'."),
+        ("worker", "--concurrency", "; the nearest that it has is 'concurrency'."),
+        ("worker", "quite", "; the nearest that it has is 'quiet'."),
+        ("beat", "max-intervall", "; the nearest that it has is 'max-interval'."),
+        ("beat", "concurrency", "."),
+        ("worker", "---", "."),
+        ("worker", "xyzzy", "."),
+    ],
+)
+def test_an_unknown_key(app: Celery, program: str, key: str, nearest: str) -> None:
+    found = error(app, {key: 1}, program)
+    assert isinstance(found, UnknownOptionError)
+    assert found.where == f"ARGS[{key!r}] = 1"
+    assert str(found) == f"the {program} of Celery {VERSION} has no such option" + (
+        nearest
+    )
+
+
+@pytest.mark.parametrize("words", ["--concurency=4", ["--concurency", "4"]])
+def test_an_unknown_word(app: Celery, words: Any) -> None:
+    found = error(app, words)
+    assert found.where == "--concurency"
+    assert str(found).endswith("; the nearest that it has is 'concurrency'.")
+
+
+@pytest.mark.parametrize("key", ["", None, 1, b"beat", ("beat",)])
+def test_a_key_that_is_no_name(app: Celery, key: Any) -> None:
+    found = error(app, {key: True})
+    assert isinstance(found, UnknownOptionError)
+    assert found.where == f"ARGS[{key!r}] = True"
+    assert str(found) == "a key is an option's long name."
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("without-gossip", "without_gossip"),
+        ("task-events", "events"),
+        ("purge", "discard"),
+        ("schedule-filename", "schedule"),
+    ],
+)
+def test_the_same_option_twice(app: Celery, first: str, second: str) -> None:
+    value = "x" if first.startswith("schedule") else True
+    found = error(app, {first: value, second: value})
+    assert found.where == f"ARGS[{second!r}] = {value!r}"
+    assert str(found) == f"is the same option as {first!r}."
+
+
+def test_every_mistake_is_found(app: Celery) -> None:
+    args = {"concurency": 1, "beat": 2, "queues": ["a"], "time-limit": "x"}
+    wheres = [found.where for found in options.mistakes("worker", app, args)]
+    assert wheres == [
+        "ARGS['concurency'] = 1", "ARGS['beat'] = 2", "ARGS['time-limit'] = 'x'"
+    ]  # fmt: skip
+    assert list(options.mistakes("worker", app, {"queues": ["a"]})) == []
+
+
+def test_a_long_value_is_shortened(app: Celery) -> None:
+    assert error(app, {"beat": "x" * 500}).where == f"ARGS['beat'] = '{'x' * 98}…"
+
+
+# Options of `celery` itself
+
+
+@pytest.mark.parametrize(
+    ("configure", "broker", "backend"),
+    [
+        ({"namespace": "CELERY"}, "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"),
+        ({"namespace": "QUEUES_"}, "QUEUES_BROKER_URL", "QUEUES_RESULT_BACKEND"),
+        # Without a namespace Celery reads its old names from Django's settings.
+        ({}, "BROKER_URL", "CELERY_RESULT_BACKEND"),
+    ],
+)
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_broker_and_result_backend_have_settings(
+    app: Celery, configure: dict[str, str], broker: str, backend: str, program: str
+) -> None:
+    settings = SimpleNamespace(**{broker: "memory://", backend: "cache+memory://"})
+    app.config_from_object(settings, **configure)
+    # The names are those that the app does read.
+    assert app.conf.broker_url == "memory://"
+    assert app.conf.result_backend == "cache+memory://"
+    for key, setting in (("broker", broker), ("result-backend", backend)):
+        found = error(app, {key: "redis://"}, program)
+        assert isinstance(found, UnknownOptionError)
+        assert found.where == f"ARGS[{key!r}] = 'redis://'"
+        assert str(found) == (
+            f"is an option of `celery` itself; set {setting} in the settings."
+        )
+        words = error(app, f"--{key} redis://", program)
+        assert (str(words), words.where) == (str(found), f"--{key}")
+
+
+ITS_OWN = "is for an app yet to be made; the app of APP has its own."
+NOTHING = "would print a text and start nothing."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("loader", "x", ITS_OWN),
+        ("config", "x", ITS_OWN),
+        ("app", "proj", "is the entry's key APP."),
+        ("help", True, NOTHING),
+        ("help", None, NOTHING),
+        ("version", True, NOTHING),
+    ],
+)
+def test_what_has_no_place_in_args(
+    app: Celery, key: str, value: Any, message: str
+) -> None:
+    for program in ("worker", "beat"):
+        found = error(app, {key: value}, program)
+        assert isinstance(found, UnknownOptionError)
+        assert (str(found), found.where) == (message, f"ARGS[{key!r}] = {value!r}")
+        words = [f"--{key}"] if value in (True, None) else [f"--{key}", value]
+        found = error(app, words, program)
+        assert (str(found), found.where) == (message, f"--{key}")
+
+
+def test_what_is_honoured(app: Celery) -> None:
+    args = {"workdir": Path("/"), "no-color": True, "quiet": True, "concurrency": 2}
+    context = parse(app, args)
+    assert context.obj.no_color is True
+    assert context.obj.quiet is True
+    assert context.obj.workdir == Path("/")
+    assert options.command_line("proj", context) == [
+        "celery", "--app=proj", "--workdir=/", "--no-color", "--quiet", "worker",
+        "--concurrency=2",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(celery.VERSION < (5, 3), reason="Celery has no --skip-checks")
+def test_skip_checks(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_SKIP_CHECKS", "")
+    monkeypatch.setattr(worker, "maybe_drop_privileges", lambda **kwargs: None)
+    app.Worker = lambda **kwargs: SimpleNamespace(start=lambda: None, exitcode=3)
+    context = parse(app, {"skip-checks": True})
+    assert options.command_line("proj", context)[2] == "--skip-checks"
+    assert os.environ["CELERY_SKIP_CHECKS"] == ""
+    assert options.run(context) == 3
+    assert os.environ["CELERY_SKIP_CHECKS"] == "true"
+
+
+# Environment
+
+
+def test_a_variable_that_celery_refuses(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERY_WORKER_PREFETCH_MULTIPLIER", "many")
+    found = error(app, {"beat": True})
+    assert found.where == "CELERY_WORKER_PREFETCH_MULTIPLIER = 'many'"
+    assert str(found) == "'many' is not a valid integer."
+    assert list(options.mistakes("beat", app, {})) == []
+    monkeypatch.setenv("NO_COLOR", "perhaps")
+    assert error(app, None, "beat").where == "NO_COLOR = 'perhaps'"
+
+
+@pytest.mark.parametrize(
+    "variable", ["APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE"]
+)
+def test_variables_of_celery_itself_are_not_read(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert list(options.mistakes("worker", app, {})) == []
+
+
+# Nothing is started, and nothing but the context comes of parsing
+
+
+def test_parsing_starts_nothing(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*args: object, **kwargs: object) -> None:
+        raise AssertionError
+
+    app.Worker = app.Beat = started
+    for name in ("fork", "execv", "chdir", "setuid", "setgid", "umask"):
+        monkeypatch.setattr(os, name, started)
+    args = {"detach": True, "workdir": "/", "uid": "nobody", "gid": 7, "umask": "022"}
+    for program in ("worker", "beat"):
+        assert parse(app, args, program).params["detach"] is True
+
+
+def test_the_apps_configuration_is_left_as_it_was(app: Celery) -> None:
+    before = app.conf.table()
+    parse(app, ["-c", "3", "worker.prefetch_multiplier=9"])
+    assert app.conf.table() == before
+
+
+def test_without_the_import_of_the_pool(app: Celery) -> None:
+    argv = ["--pool=solo"]
+    assert options.parse("worker", app, argv, import_pool=False).params["pool"] == (
+        "solo"
+    )
+    assert isinstance(options.parse("worker", app, argv).params["pool"], type)
+    (found,) = options.mistakes("worker", app, {"pool": "x"}, import_pool=False)
+    assert "prefork" in str(found)
+
+
+# The command line that is shown
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("--queues=a,b", "--queues=a,b"),
+        ("broker.url=redis://:s3cret@h:1/0", "broker.url=redis://:**@h:1/0"),
+        ("--x=amqp://me:s3cret@h//", "--x=amqp://me:**@h//"),
+        ("--x=amqp://me:s3/cret@a@h//", "--x=amqp://me:**@h//"),
+        ("--x=amqp://me:s3 cret@h//", "--x=amqp://me:**@h//"),
+        ("--x=redis://:s3cret@a;redis://:s3cret@b", "--x=redis://:**@b"),
+        ("--api-token=s3cret", "--api-token=**"),
+        ("broker_password=s3cret", "broker_password=**"),
+        ("'amqp://me:s3cret@h'", "'amqp://me:**@h'"),
+        ("--hostname=w@host", "--hostname=w@host"),
+        ("http://host:80/", "http://host:80/"),
+    ],
+)
+def test_no_password_is_shown(word: str, shown: str) -> None:
+    assert options.censored(word) == shown
+
+
+SECRET = "amqp://me:s3cret@host//"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"broker": SECRET},
+        {"concurrency": SECRET},
+        {"queues": {SECRET: 1}},
+        {"no-such": SECRET},
+        {SECRET: 1},
+        {"my-password": ["s3cret"]},
+        f"--broker={SECRET}",
+        f"--{SECRET}",
+        f"--prefetch-multiplier={SECRET}",
+        f"worker.prefetch_multiplier={SECRET}",
+        f"worker.none={SECRET}",
+        f"{SECRET}=",
+        [SECRET],
+        f"'{SECRET}",
+    ],
+)
+def test_no_password_in_an_error(app: Celery, args: Any) -> None:
+    app.user_options["worker"].add(click.Option(["--my-password"]))
+    found = error(app, args)
+    assert "s3cret" not in f"{found.where} {found}"
+
+
+# The extra bootsteps of an app may have options: Celery's documentation has them so.
+
+
+def test_an_own_option_reaches_a_bootstep(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Step(bootsteps.Step):
+        def __init__(self, parent: Any, own: str = "", **options: Any) -> None:
+            super().__init__(parent, **options)
+            seen.append(own)
+
+    seen: list[str] = []
+    monkeypatch.setattr(worker, "maybe_drop_privileges", lambda **kwargs: None)
+    monkeypatch.setattr(app.Worker, "start", lambda self: None)
+    app.user_options["worker"].add(click.Option(["--own"]))
+    app.steps["worker"].add(Step)
+    app.conf.broker_url = "memory://"
+    # As root, Celery warns of it.
+    monkeypatch.setattr("celery.apps.worker.check_privileges", lambda accept: None)
+    argv = options.argument_list("worker", app, {"own": "here", "pool": "solo"})
+    options.run(options.parse("worker", app, argv))
+    assert seen == ["here"]

@@ -1,0 +1,85 @@
+"""What stands between Celery's own command and the exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from celery import Celery
+from django.core.management import CommandError
+
+from prodserver_celery5 import options
+from prodserver_celery5.backends import CeleryWorker
+from prodserver_celery5.process import Process
+
+
+def started(monkeypatch: pytest.MonkeyPatch, ending: BaseException) -> Any:
+    """Run a worker whose constructor, the last boundary, raises."""
+    app = Celery("proj", set_as_current=False)
+
+    def worker(**kwargs: Any) -> None:
+        raise ending
+
+    monkeypatch.setattr(app, "Worker", worker)
+    return options.run(options.parse("worker", app, []))
+
+
+def test_ctrl_c_before_the_program_has_its_handlers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, KeyboardInterrupt()) == 1
+    assert capsys.readouterr().err == "Aborted!\n"
+
+
+def test_an_error_that_the_command_reports_by_click(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, click.UsageError("not so")) == 2
+    assert "not so" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [0, 1, 73])
+def test_the_status_that_the_command_ends_with(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    assert started(monkeypatch, click.exceptions.Exit(status)) == status
+
+
+def test_arguments_that_prep_server_args_did_not_make() -> None:
+    backend = CeleryWorker(APP="prayer_room_api")
+    with pytest.raises(CommandError, match=r"worker: .*no such option") as raised:
+        backend.start_server("--concurency=2")
+    assert isinstance(raised.value.__cause__, options.UnknownOptionError)
+
+
+def test_a_mistake_in_a_variable_that_celery_does_not_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CELERY_WORKER_AUTOSCALE", "a,b")
+    app = Celery("proj", set_as_current=False)
+    (mistake,) = options.mistakes("worker", app, {"concurrency": 2})
+    assert mistake.where == "CELERY_WORKER_…"
+    assert "Celery cannot read it" in str(mistake)
+
+
+def test_an_argument_of_the_app_is_no_key() -> None:
+    app = Celery("proj", set_as_current=False)
+    app.user_options["worker"].add(click.Argument(["words"], nargs=-1))
+    with pytest.raises(options.UnknownOptionError):
+        options.argument_list("worker", app, {"words": "x"})
+
+
+def test_the_path_of_a_pool_is_a_name_of_it() -> None:
+    app = Celery("proj", set_as_current=False)
+    path = "celery.concurrency.solo:TaskPool"
+    context = options.parse("worker", app, [f"--pool={path}"], import_pool=False)
+    assert context.params["pool"] == path
+
+
+def test_a_process_on_the_terminal_has_no_output_here(tmp_path: Path) -> None:
+    with Process(["true"], log=None, cwd=tmp_path, env={"PATH": "/usr/bin"}) as process:
+        assert process.wait() == 0
+        assert process.stop() == 0
+        assert process.output == ""
