@@ -1,0 +1,74 @@
+"""What came out of each scenario on both sides, compared and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ("Outcomes", "differences")
+
+# Shown, and left out of the comparison: they tell of the machine's day.
+SHOWN = {"done", "seconds", "at once", "connections", "popped", "stuck"}
+
+COLUMNS = ("status", "ran", "lost", "seconds")
+
+
+def differences(command: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Compare two outcomes; less lost than with the command is no difference."""
+    found = []
+    for key in command.keys() | ours.keys():
+        theirs, own = command.get(key), ours.get(key)
+        if key in SHOWN:
+            continue
+        if key == "lost" and own is not None and theirs is not None and own <= theirs:
+            continue
+        if theirs != own:
+            found.append(f"{key}: {theirs!r} with celery, {own!r} with prodserver")
+    return found
+
+
+class Outcomes:
+    """The outcomes of a test run."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
+
+    def add(
+        self, name: str, command: Mapping[str, Any], ours: Mapping[str, Any]
+    ) -> None:
+        """Keep the outcome of a scenario, the command's and ours."""
+        self._rows.append((name, command, ours))
+
+    def table(self) -> list[str]:
+        """Write the outcomes as a table, of celery/prodserver in each cell."""
+        if not self._rows:
+            return []
+        cells = [("scenario", *COLUMNS, "")]
+        for name, command, ours in self._rows:
+            values = [_cell(column, command, ours) for column in COLUMNS]
+            rest = [
+                f"{key} {_cell(key, command, ours)}"
+                for key in ours
+                if key not in COLUMNS and len(str(ours[key])) < 60
+            ]
+            cells.append((name, *values, ", ".join(rest)))
+        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+        return [
+            "  ".join(
+                text.ljust(w) for text, w in zip(row, widths, strict=True)
+            ).rstrip()
+            for row in cells
+        ]
+
+
+def _cell(key: str, command: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    texts = [_text(side.get(key)) for side in (command, ours)]
+    if key in COLUMNS or texts[0] != texts[1]:
+        return "/".join(texts) if any(texts) else ""
+    return texts[0]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,627 @@
+"""What happens to a worker or beat, as functions of a site: one list of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import celery
+
+from prodserver_celery5.process import ProcessError
+
+from .servers import free_port
+from .sides import READY, Site, title
+
+__all__ = ("SCENARIOS", "Scenario")
+
+Outcome = dict[str, Any]
+
+SCENARIOS: list[Scenario] = []
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Something that happens to a process, on both sides.
+
+    Args:
+        name: what happens.
+        act: lets it happen at a site, and tells what came of it.
+        broker: the fixture of the broker that the site uses.
+        since: the first Celery that knows of it.
+        expected: what has to come of it; the status is Celery 5.3's and newer.
+        known: arguments of `act`.
+    """
+
+    name: str
+    act: Callable[..., Outcome]
+    broker: str = "redis"
+    since: tuple[int, int] = (5, 0)
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    known: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, site: Site) -> Outcome:
+        """Let it happen at a site."""
+        return self.act(site, **self.known)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the installed Celery knows of it."""
+        return celery.VERSION[:2] >= self.since
+
+
+def scenario(
+    name: str,
+    *known: Mapping[str, Any],
+    broker: str = "redis",
+    since: tuple[int, int] = (5, 0),
+    **expected: Any,
+) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+    """Add a scenario to the list, or one for each of the arguments known."""
+
+    def add(act: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        for arguments in known or ({},):
+            given = dict(arguments)
+            SCENARIOS.append(
+                Scenario(
+                    name=name.format(**given),
+                    act=act,
+                    broker=given.pop("broker", broker),
+                    since=given.pop("since", since),
+                    expected={**expected, **given.pop("expected", {})},
+                    known=given,
+                )
+            )
+        return act
+
+    return add
+
+
+# Exit statuses
+
+
+@scenario(
+    "pidfile in use, {program}", {"program": "worker"}, {"program": "beat"}, status=73
+)
+def pidfile_in_use(site: Site, program: str) -> Outcome:
+    pidfile = site.folder / "pid"
+    pidfile.write_text(f"{os.getpid()}\n")
+    return site.fails(program, pidfile=pidfile)
+
+
+@scenario("broker refuses the queue", broker="rabbitmq", status=1)
+def broker_refuses(site: Site) -> Outcome:
+    with site.app() as app, app.connection_for_write() as connection:
+        # The worker's is durable: "PRECONDITION_FAILED - inequivalent arg 'durable'".
+        channel = connection.default_channel
+        channel.queue_declare("celery", durable=False, auto_delete=False)
+    return site.fails("worker")
+
+
+@scenario(
+    "broker unreachable, {what}, {program}",
+    {
+        "what": "no retry on startup",
+        "program": "worker",
+        "since": (5, 3),
+        "code": "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = False\n",
+    },
+    {
+        "what": "retries used up",
+        "program": "worker",
+        "code": "CELERY_BROKER_CONNECTION_MAX_RETRIES = 1\n",
+    },
+    {
+        "what": "retries used up",
+        "program": "beat",
+        "code": "CELERY_BROKER_CONNECTION_MAX_RETRIES = 1\n"
+        "CELERY_BEAT_SCHEDULE = {'every second':"
+        " {'task': 'tests.behaviour.tasks.write', 'schedule': 1, 'args': ['beat']}}\n",
+    },
+    status=1,
+)
+def broker_unreachable(site: Site, what: str, program: str, code: str) -> Outcome:
+    site.env["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    site.configure(code)
+    return site.fails(program)
+
+
+@scenario("state database not writable", status=1)
+def state_database(site: Site) -> Outcome:
+    # In no folder: the tests may run as root, whom no permission stops.
+    return site.fails("worker", statedb=site.folder / "missing" / "state")
+
+
+@scenario(
+    "task module fails to import, {program}",
+    {"program": "worker", "expected": {"status": 1}},
+    {"program": "beat", "expected": {"status": 1}},
+)
+def task_module(site: Site, program: str) -> Outcome:
+    (site.folder / "fails_to_import.py").write_text("raise RuntimeError('no')\n")
+    site.configure("CELERY_IMPORTS = ('fails_to_import',)\n")
+    return site.fails(program)
+
+
+@scenario("schema not migrated, DatabaseScheduler", status=1)
+def not_migrated(site: Site) -> Outcome:
+    (site.folder / "db.sqlite3").unlink()
+    return site.fails(
+        "beat", scheduler="django_celery_beat.schedulers:DatabaseScheduler"
+    )
+
+
+@scenario("beat with a scheduler that raises", status=1)
+def scheduler_raises(site: Site) -> Outcome:
+    (site.folder / "raising.py").write_text(
+        "from celery.beat import Scheduler\n\n"
+        "class Raising(Scheduler):\n"
+        "    def tick(self, *args, **kwargs):\n"
+        "        raise RuntimeError('no')\n"
+    )
+    return site.fails("beat", scheduler="raising.Raising")
+
+
+@scenario(
+    "{signal} idle, {program}",
+    {"signal": "SIGTERM", "program": "worker", "expected": {"status": 0}},
+    {"signal": "SIGINT", "program": "worker"},
+    {"signal": "SIGQUIT", "program": "worker"},
+    {"signal": "SIGTERM", "program": "beat", "expected": {"status": 0}},
+    {"signal": "SIGINT", "program": "beat", "expected": {"status": 0}},
+    {"signal": "SIGQUIT", "program": "beat"},
+    {"signal": "SIGHUP", "program": "beat"},
+)
+def signalled_idle(site: Site, signal: str, program: str) -> Outcome:
+    process = site.ready(program)
+    if program == "beat":
+        time.sleep(0.3)  # "Starting" is said before the schedule is open
+    return site.end(process, getattr(_signal, signal))
+
+
+@scenario("{signals} with tasks", *({"signals": s} for s in (
+    "SIGTERM", "SIGTERM SIGTERM", "SIGINT", "SIGINT SIGINT", "SIGQUIT",
+    "SIGTERM SIGQUIT", "SIGQUIT SIGQUIT SIGQUIT",
+)))  # fmt: skip
+def signalled_busy(site: Site, signals: str) -> Outcome:
+    """Two naps are under way and two wait, when the signals come."""
+    worker = site.ready(concurrency=2, prefetch_multiplier=1)
+    site.send("nap", *((1.5, n) for n in range(2)))
+    site.wait_until(lambda: len(site.done("began ")) == 2)
+    site.send("nap", *((1.5, n) for n in range(2, 4)))
+    site.wait_until(lambda: site.waiting() >= 2)
+    began = time.monotonic()
+    for name in signals.split():
+        if worker.popen.poll() is None:
+            worker.send(getattr(_signal, name))
+        time.sleep(0.4)
+    status = worker.wait(timeout=60)
+    return _account(site, 4) | {
+        "status": status,
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _account(site: Site, sent: int, word: str = "ended ") -> Outcome:
+    """What of the tasks sent was run, and what will never be."""
+    ran = len(site.done(word))
+    # What has run and was not confirmed in time will run once more.
+    return {"ran": ran, "lost": max(0, sent - ran - site.waiting())}
+
+
+@scenario("app.control.shutdown()", status=0)
+def control_shutdown(site: Site) -> Outcome:
+    worker = site.ready()
+    began = time.monotonic()
+    with site.app() as app:
+        app.control.shutdown()
+    return {"status": worker.wait(), "seconds": time.monotonic() - began}
+
+
+@scenario("REMAP_SIGTERM=SIGQUIT", status=0)
+def remapped(site: Site) -> Outcome:
+    site.env["REMAP_SIGTERM"] = "SIGQUIT"
+    worker = site.ready(concurrency=2, prefetch_multiplier=1)
+    site.send("nap", (30, "a"), (30, "b"), (30, "c"))
+    site.wait_until(lambda: len(site.done("began ")) == 2)
+    return site.end(worker, signal.SIGTERM) | _account(site, 3)
+
+
+@scenario("killed pool child", status=0)
+def killed_child(site: Site) -> Outcome:
+    """The kernel kills a child in the midst of a task; another takes its place."""
+    worker = site.ready(concurrency=2)
+    site.send("fall", ())
+    worker.wait_for("WorkerLostError")
+    site.send("write", ("after",))
+    site.wait_for_notes(1)
+    children = len(site.children(worker))
+    return site.end(worker, signal.SIGTERM) | {"ran": 1, "children": children}
+
+
+@scenario("worker --max-tasks-per-child", status=0)
+def replaced_children(site: Site) -> Outcome:
+    worker = site.ready(concurrency=1, max_tasks_per_child=2)
+    site.send("write", *((n,) for n in range(6)))
+    site.wait_for_notes(6)
+    return site.end(worker, signal.SIGTERM) | _account(site, 6, "")
+
+
+# Shutdown, and who is lost
+
+
+@scenario("warm shutdown under load", status=0, lost=0)
+def warm_shutdown(site: Site) -> Outcome:
+    """Tasks under way are ended, no new one is begun, the rest stays queued."""
+    sent = 200
+    worker = site.ready(concurrency=2)
+    site.send("nap", *((0.1, n) for n in range(sent)))
+    site.wait_until(lambda: len(site.done()) > 10)
+    began = len(site.done("began "))
+    outcome = site.end(worker, signal.SIGTERM)
+    account = _account(site, sent)
+    new = len(site.done("began ")) - began
+    cut = len(site.done("began ")) - account.pop("ran")
+    # What was begun between the count and the signal: as many as there are children.
+    return outcome | account | {"cut short": cut, "begun after": max(0, new - 8)}
+
+
+@scenario(
+    "SIGTERM to the group, {task}, REMAP_SIGTERM={remap}",
+    {"task": "nap", "remap": ""},
+    {"task": "nap_late", "remap": ""},
+    {"task": "nap_rejected", "remap": "", "expected": {"lost": 0}},
+    {"task": "nap", "remap": "SIGTERM", "expected": {"ran": 2, "lost": 0}},
+)
+def group_signalled(site: Site, task: str, remap: str) -> Outcome:
+    """As Heroku, systemd's default KillMode and honcho send it.
+
+    With any REMAP_SIGTERM the children of the pool ignore SIGTERM: the remedy.
+    """
+    if remap:
+        site.env["REMAP_SIGTERM"] = remap
+    worker = site.ready(concurrency=2, prefetch_multiplier=1)
+    site.send(task, (1.5, "a"), (1.5, "b"), (1.5, "c"))
+    site.wait_until(lambda: len(site.done("began ")) == 2)
+    began = time.monotonic()
+    os.killpg(worker.pid, signal.SIGTERM)
+    try:
+        status: int | None = worker.wait(timeout=30)
+    except ProcessError:
+        status = None  # a platform would use SIGKILL by now
+        worker.kill()
+    return _account(site, 3) | {
+        "seconds": time.monotonic() - began,
+        "killed after 30 s": status is None,
+    }
+
+
+@scenario(
+    "soft shutdown, {what}",
+    {"what": "tasks end in time", "soft": 5, "nap": 1},
+    {"what": "time is over", "soft": 1, "nap": 60},
+    since=(5, 5),
+    status=0,
+)
+def soft_shutdown(site: Site, what: str, soft: int, nap: int) -> Outcome:
+    site.configure(f"CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = {soft}\n")
+    worker = site.ready(concurrency=2, prefetch_multiplier=1)
+    site.send("nap_late", (nap, "a"), (nap, "b"), (nap, "c"))
+    site.wait_until(lambda: len(site.done("began ")) == 2)
+    return site.end(worker, signal.SIGQUIT) | _account(site, 3)
+
+
+@scenario(
+    "2,000 acks_late tasks, ten kills, {broker}",
+    {"broker": "redis"},
+    {"broker": "rabbitmq", "expected": {"popped": 0}},
+    lost=0,
+)
+def ten_kills(site: Site) -> Outcome:
+    """Killed at random moments, cold or with the whole group, and started again."""
+    sent = 2000
+    moments = random.Random(20261122)
+    site.configure(
+        "CELERY_BROKER_TRANSPORT_OPTIONS = {'visibility_timeout': 3}\n"
+        if site.broker.startswith("redis:")
+        else ""
+    )
+    began = time.monotonic()
+    identifiers = site.send("work", *((f"ended {n}",) for n in range(sent)))
+    stuck = 0
+    for number in range(10):
+        worker = site.ready(concurrency=2)
+        after = len(site.notes()) + moments.randrange(150)
+        site.wait_until(
+            lambda after=after: len(site.notes()) >= after or len(site.done()) == sent
+        )
+        time.sleep(moments.random() / 10)
+        if number % 2:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+            continue
+        try:
+            worker.stop(signal.SIGQUIT, timeout=5)
+        except ProcessError:
+            # Celery's handler talks to RabbitMQ in the midst of another talk.
+            stuck += 1
+            worker.kill()
+    for _ in range(5):
+        # Redis gives back what the dead left when a worker comes, and then each 100 s.
+        time.sleep(3.5)
+        worker = site.ready(concurrency=2)
+        with suppress(AssertionError):
+            site.wait_until(lambda: len(site.done()) == sent, timeout=4)
+        site.end(worker, signal.SIGTERM)
+        if not site.waiting():
+            break
+    log = (site.folder / "worker.log").read_text()
+    received = set(re.findall(r"ask:? tests\S+\[(\S{36})\]", log))
+    done = site.done()
+    missing = [n for n in range(sent) if f"ended {n}" not in done]
+    # Redis hands a message out and forgets it (BRPOP) before kombu can write down who
+    # has it: whoever is killed in between, of whatever command, never receives it.
+    popped = sum(identifiers[n] not in received for n in missing)
+    return {
+        "done": len(done),
+        "lost": len(missing) - popped,
+        "popped": popped,
+        "stuck": stuck,
+        "seconds": time.monotonic() - began,
+    }
+
+
+# SIGHUP, and a broker that goes away
+
+
+@scenario(
+    "SIGHUP, {pool}",
+    *({"pool": pool} for pool in ("prefork", "gevent", "eventlet")),
+    status=0,
+)
+def hung_up(site: Site, pool: str) -> Outcome:
+    """The same pid, the settings as they are now."""
+    site.configure("TOLD = 'before'\n")
+    worker = site.ready(pool=pool, concurrency=2)
+    site.send("tell_setting", ("TOLD",))
+    site.wait_for_notes(1)
+    site.configure("TOLD = 'after'\n")
+    worker.send(signal.SIGHUP)
+    worker.wait_for(READY, count=2)
+    site.send("tell_setting", ("TOLD",))
+    site.wait_until(lambda: "TOLD = after" in site.notes())
+    site.send("look", ())
+    site.wait_until(lambda: site.done("{"))
+    (look,) = site.done("{")
+    return site.end(worker, signal.SIGTERM) | {
+        # A set: green pools of old hand a task under way to the next of the pid.
+        "told": sorted(site.done("TOLD")),
+        "patched": json.loads(look)["patched"],
+    }
+
+
+@scenario("broker gone for ten seconds", broker="redis of its own", lost=0)
+def broker_gone(site: Site) -> Outcome:
+    """Worker and beat go on by themselves: new tasks run, beat's messages come."""
+    site.configure(
+        "CELERY_BEAT_SCHEDULE = {'every second':"
+        " {'task': 'tests.behaviour.tasks.write', 'schedule': 1, 'args': ['beat']}}\n"
+    )
+    worker = site.ready(concurrency=2)
+    beat = site.ready("beat")
+    site.wait_until(lambda: "beat" in site.notes())
+    before = 0
+
+    def ten_seconds() -> None:
+        nonlocal before
+        time.sleep(10)
+        before = site.notes().count("beat")
+
+    site.server.pause(ten_seconds)
+    site.wait_until(lambda: site.notes().count("beat") > before + 1)
+    site.send("write", *((f"ended {n}",) for n in range(10)))
+    site.wait_until(lambda: len(site.done()) == 10)
+    statuses = [site.end(beat, signal.SIGTERM)["status"]]
+    outcome = site.end(worker, signal.SIGTERM) | _account(site, 10)
+    return outcome | {"beat": statuses}
+
+
+# What is logged
+
+
+@scenario(
+    "log, {what}",
+    {"what": "hijacked", "code": ""},
+    {"what": "not hijacked", "code": "CELERY_WORKER_HIJACK_ROOT_LOGGER = False\n"},
+    {
+        "what": "own format",
+        "code": "CELERY_WORKER_LOG_FORMAT = 'own %(levelname)s %(message)s'\n"
+        "CELERY_WORKER_TASK_LOG_FORMAT = 'own task %(task_name)s %(message)s'\n",
+    },
+    {
+        "what": "Django's LOGGING",
+        "code": "LOGGING['formatters'] = {'own': {'format': 'LOGGING %(message)s'}}\n"
+        "LOGGING['handlers']['own'] = {'class': 'logging.StreamHandler',"
+        " 'formatter': 'own'}\n"
+        "LOGGING['loggers']['django.own'] ="
+        " {'handlers': ['own'], 'propagate': False}\n",
+    },
+    {
+        "what": "loggers disabled",
+        "code": "LOGGING['disable_existing_loggers'] = True\n",
+    },
+    {"what": "on a terminal", "code": "", "terminal": True},
+    {"what": "no_color on a terminal", "code": "NO", "terminal": True},
+)
+def logged(site: Site, what: str, code: str, terminal: bool = False) -> Outcome:
+    if code == "NO":
+        site.env["NO_COLOR"] = "1"
+        code = ""
+    site.configure(code)
+    wrapper = []
+    if terminal:
+        # Copies what the process writes to its terminal, as `script` does.
+        wrapper = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])"]
+        site.env["TERM"] = "xterm"
+    worker = site.run("worker", concurrency=1, wrapper=wrapper)
+    worker.wait_for("celery@|mingle") if what == "loggers disabled" else (
+        worker.wait_for(READY)
+    )
+    site.send("log", ("hello",))
+    worker.wait_for("logger of LOGGING: hello")
+    site.send("write", ("x",))
+    site.wait_for_notes(1)
+    with site.app() as app:
+        app.control.shutdown()
+    worker.wait()
+    lines = _normal(worker.output)
+    if "disable_existing_loggers" in code:
+        # The `celery` command has imported more, and so disabled one more logger.
+        lines = [line for line in lines if "Got shutdown from remote" not in line]
+    return {
+        "lines": lines,
+        "count": len(lines),
+        "colours": any("\033[" in line for line in lines),
+    }
+
+
+def _normal(output: str) -> list[str]:
+    """The lines of a log without what differs from run to run."""
+    for pattern, instead in (
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(,\d+)?", "TIME"),
+        (r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID"),
+        (r"0x[0-9a-f]+", "ADDRESS"),
+        (r"/\d+\b", "/DATABASE"),
+        (r"in \d+\.\d+(e-\d+)?s", "in TIME"),
+        (r"/\S*/(celery|prodserver)/", "FOLDER/"),
+    ):
+        output = re.sub(pattern, instead, output)
+    # What django-prodserver and we say before Celery does.
+    ours = re.compile(
+        r".*(Starting (server|worker) named|management command is deprecated)"
+        r"|celery --app"
+    )
+    # What click says of the --uid that Celery 5.2 declares twice, and setuptools of
+    # the module that 5.0 and 5.1 import, each time from elsewhere.
+    warning = r".*UserWarning: (The parameter --uid|pkg_resources).*\n.*\n"
+    output = re.sub(warning, "", output)
+    lines = [line.rstrip() for line in output.splitlines() if not ours.match(line)]
+    return sorted(line for line in lines if line)
+
+
+@scenario("process title")
+def process_title(site: Site) -> Outcome:
+    """The parent's shows what was started, the children's who they are."""
+    worker = site.ready(concurrency=1)
+    (child,) = site.children(worker)
+    titles = [_title(site, title(worker.pid)), _title(site, title(child))]
+    site.end(worker, signal.SIGTERM)
+    return {"titles": titles}
+
+
+def _title(site: Site, shown: str) -> str:
+    """A title with the command of either side called COMMAND."""
+    commands = {
+        "celery": r"--app=prayer_room_api worker --loglevel=INFO --concurrency=1",
+        # Celery leaves out the name of a manage.py and the subcommand's.
+        "prodserver": r"worker",
+    }
+    return re.sub(rf"\({commands[site.side]}\)", "(COMMAND)", shown)
+
+
+# Pools
+
+POOLS: list[dict[str, Any]] = [
+    {"pool": "prefork", "expected": {"patched": ""}},
+    {"pool": "solo", "expected": {"patched": ""}},
+    {"pool": "threads", "expected": {"patched": ""}},
+    {"pool": "gevent", "expected": {"patched": "gevent"}},
+    {"pool": "eventlet", "expected": {"patched": "eventlet"}},
+    {"pool": "custom", "since": (5, 3), "expected": {"patched": ""}},
+]
+
+
+@scenario("pool {pool}", *POOLS, status=0, ran=10, lost=0)
+def pools(site: Site, pool: str) -> Outcome:
+    site.env["CELERY_CUSTOM_WORKER_POOL"] = "own_pool:TaskPool"
+    (site.folder / "own_pool.py").write_text(
+        "from celery.concurrency.solo import TaskPool\n\n"
+        "class TaskPool(TaskPool):\n    own = True\n"
+    )
+    worker = site.ready(pool=pool, concurrency=2)
+    banner = re.findall(r"concurrency: .*", worker.output)
+    site.send("look", ())
+    look = json.loads(site.wait_for_notes(1)[0])
+    site.send("write", *((f"ended {n}",) for n in range(10)))
+    site.wait_until(lambda: len(site.done()) == 10)
+    return (
+        site.end(worker, signal.SIGTERM)
+        | _account(site, 10)
+        | {"banner": banner, "patched": look["patched"]}
+    )
+
+
+@scenario(
+    "100 naps, {pool}, {task}",
+    *(
+        {"pool": pool, "task": task}
+        for pool in ("gevent", "eventlet")
+        for task in ("nap", "nap_with_orm")
+    ),
+    status=0,
+    ran=100,
+    lost=0,
+)
+def naps(site: Site, pool: str, task: str) -> Outcome:
+    """With the ORM, each greenlet has a connection of its own."""
+    worker = site.ready(pool=pool, concurrency=100)
+    began = time.monotonic()
+    calls = [(0.2, n) if task == "nap" else (0.2,) for n in range(100)]
+    site.send(task, *calls)
+    site.wait_until(lambda: sum(n.startswith("ended") for n in site.notes()) == 100)
+    seconds = time.monotonic() - began
+    notes = site.notes()
+    under_way = most = 0
+    for note in notes:
+        under_way += 1 if note.startswith("began") else -1
+        most = max(most, under_way)
+    shared: Outcome = {}
+    if task == "nap_with_orm":
+        connections = {note for note in notes if note.startswith("ended")}
+        shared = {
+            "connections": len(connections),
+            "own connections": len(connections) > 20,
+            "changed": "ended changed" in connections,
+        }
+    outcome = site.end(worker, signal.SIGTERM)
+    lost = 100 - sum(n.startswith("ended") for n in notes) - site.waiting()
+    return outcome | shared | {
+        "ran": 100,
+        "lost": lost,
+        "seconds": seconds,
+        "at once": most,
+        "many at once": most > 20,
+    }  # fmt: skip
+
+
+@scenario(
+    "interpreter flags, {pool}", {"pool": "prefork"}, {"pool": "gevent"}, status=0
+)
+def flags(site: Site, pool: str) -> Outcome:
+    python = ["-O", "-X", "behaviour", "-W", "ignore:Behaviour:UserWarning"]
+    worker = site.ready(pool=pool, concurrency=1, python=python)
+    site.send("look", ())
+    look = json.loads(site.wait_for_notes(1)[0])
+    return site.end(worker, signal.SIGTERM) | look
+
+
+# The names of parameters above would hide the module.
+_signal = signal

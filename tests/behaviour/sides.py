@@ -1,0 +1,177 @@
+"""The example project, run by ``celery`` or by ``manage.py prodserver``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from dev.procfile import ROOT
+from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin import ProdserverFixture
+from tests.processes.conftest import Deployment, wait_until
+
+__all__ = ("READY", "SIDES", "Site", "title")
+
+SIDES = ("celery", "prodserver")
+
+READY = r"\S+ ready\."
+
+
+class Site(Deployment):
+    """A deployment whose processes one of the two sides runs.
+
+    Args:
+        side: ``"celery"`` or ``"prodserver"``.
+        folder: for its database, its settings, its notes and its logs.
+        stack: ends its processes.
+        broker: an address of a broker that no other site uses.
+        server: what answers there.
+    """
+
+    def __init__(
+        self, side: str, folder: Path, stack: ExitStack, broker: str, server: Any
+    ) -> None:
+        self.side = side
+        self.broker = broker
+        self.server = server
+        self._code = ""
+        self._entries: dict[str, Mapping[str, Any]] = {}
+        self._stack = stack
+        super().__init__(folder, ProdserverFixture(ROOT, folder, stack, []))
+        self.env["REDIS_URL"] = broker
+
+    def configure(self, code: str) -> None:
+        """Let the settings be the project's own, changed by some code."""
+        self._code = code
+        entries = "".join(
+            f"PRODUCTION_PROCESSES[{program!r}]['ARGS'] = {dict(args)!r}\n"
+            for program, args in self._entries.items()
+        )
+        super().configure(
+            f"CELERY_IMPORTS = ('tests.behaviour.tasks',)\n{entries}{code}"
+        )
+
+    def run(
+        self,
+        program: str,
+        *,
+        python: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
+        **args: Any,
+    ) -> Process:
+        """Start a worker or beat of this side.
+
+        Args:
+            program: ``"worker"`` or ``"beat"``.
+            python: flags of the interpreter.
+            wrapper: a program that runs the command.
+            **args: ARGS, with underscores.
+        """
+        args = {"loglevel": "INFO", **args}
+        args = {k: str(v) if isinstance(v, Path) else v for k, v in args.items()}
+        if program == "beat":
+            # The default scheduler's file, which would land in the project's folder.
+            args.setdefault("schedule", str(self.folder / "schedule"))
+        if self.side == "celery":
+            script = str(Path(sys.executable).with_name("celery"))
+            words = [script, "--app=prayer_room_api", program, *_spelled(args)]
+        else:
+            self._entries[program] = args
+            self.configure(self._code)
+            words = ["manage.py", "prodserver", program]
+        command = [*wrapper, sys.executable, *python, *words]
+        log = self.folder / f"{program}.log"
+        process = Process(command, log=log, cwd=ROOT, env=self.env)
+        return self._stack.enter_context(process)
+
+    def ready(self, program: str = "worker", **args: Any) -> Process:
+        """Start a worker or beat, and wait until it is at work."""
+        count = self._says(program)
+        process = self.run(program, **args)
+        process.wait_for(
+            READY if program == "worker" else r"beat: Starting",
+            timeout=60,
+            count=count + 1,
+        )
+        return process
+
+    def _says(self, program: str) -> int:
+        """How often a process of the program has been ready in this log before."""
+        log = self.folder / f"{program}.log"
+        pattern = READY if program == "worker" else r"beat: Starting"
+        return len(re.findall(pattern, log.read_text())) if log.exists() else 0
+
+    def app(self) -> Celery:
+        """A client of the site's broker, for this process."""
+        return Celery("client", broker=self.broker, set_as_current=False)
+
+    def send(self, task: str, *calls: Iterable[Any]) -> list[str]:
+        """Send a task of the tests, once for each tuple of arguments; tell the ids."""
+        name = f"tests.behaviour.tasks.{task}"
+        with (
+            self.app() as app,
+            app.connection_for_write() as connection,
+            app.amqp.Producer(connection) as producer,
+        ):
+            return [
+                app.send_task(name, args=tuple(call), producer=producer).id
+                for call in calls
+            ]
+
+    def waiting(self) -> int:
+        """How many messages the broker has yet to deliver, or to see confirmed."""
+        with self.app() as app, app.connection_for_write() as connection:
+            channel = connection.default_channel
+            if self.broker.startswith("redis:"):
+                client = channel.client
+                return int(client.llen("celery") + client.hlen("unacked"))
+            queue = channel.queue_declare("celery", passive=True)
+            return int(queue.message_count)
+
+    def done(self, word: str = "ended ") -> set[str]:
+        """The notes that begin with a word."""
+        return {note for note in self.notes() if note.startswith(word)}
+
+    def end(self, process: Process, number: int, timeout: float = 60) -> dict[str, Any]:
+        """Signal the process alone; tell its status and the time it took to end."""
+        began = time.monotonic()
+        status = process.stop(number, timeout=timeout)
+        return {"status": status, "seconds": time.monotonic() - began}
+
+    def fails(self, program: str, timeout: float = 60, **args: Any) -> dict[str, Any]:
+        """Start what ends by itself; tell its status."""
+        began = time.monotonic()
+        status = self.run(program, **args).wait(timeout=timeout)
+        return {"status": status, "seconds": time.monotonic() - began}
+
+    def children(self, process: Process) -> list[int]:
+        """The pool's children."""
+        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def wait_until(self, condition: Any, timeout: float = 60) -> Any:
+        """Wait until a condition is true, and return it."""
+        return wait_until(condition, timeout)
+
+
+def _spelled(args: Mapping[str, Any]) -> list[str]:
+    """Spell ARGS as an operator would type them."""
+    words = []
+    for key, value in args.items():
+        option = f"--{key.replace('_', '-')}"
+        words.append(option if value is True else f"{option}={value}")
+    return words
+
+
+def title(pid: int) -> str:
+    """What `ps` shows of a process."""
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+    return os.fsdecode(raw.replace(b"\0", b" "))

@@ -1,0 +1,121 @@
+"""Tasks of the behaviour comparison. What they did stands in a file, a line each."""
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from celery import shared_task
+
+
+def note(text: str) -> None:
+    # One write to a file opened for appending: lines of many processes never mix.
+    descriptor = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, f"{text}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
+@shared_task
+def write(text: str) -> None:
+    note(text)
+
+
+@shared_task
+def nap(seconds: float, name: str = "") -> None:
+    note(f"began {name}")
+    time.sleep(seconds)
+    note(f"ended {name}")
+
+
+@shared_task(acks_late=True)
+def nap_late(seconds: float, name: str = "") -> None:
+    """A nap whose message the broker keeps until it has ended."""
+    note(f"began {name}")
+    time.sleep(seconds)
+    note(f"ended {name}")
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def nap_rejected(seconds: float, name: str = "") -> None:
+    """A nap whose message the broker gives to another, if the child dies of it."""
+    note(f"began {name}")
+    time.sleep(seconds)
+    note(f"ended {name}")
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def work(name: str) -> None:
+    """A piece of work that is to be done, whoever is killed."""
+    time.sleep(0.003)
+    note(name)
+
+
+@shared_task
+def fall() -> None:
+    """Take the pool child along, as the kernel does when memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def nap_with_orm(seconds: float) -> None:
+    """A nap between two queries, on a connection of the task's own."""
+    from django.db import connection
+
+    note("began ")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    mine = connection.connection
+    time.sleep(seconds)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 2")
+    note(f"ended {id(mine) if connection.connection is mine else 'changed'}")
+
+
+def interpreter() -> dict[str, Any]:
+    """Python's flags and what is patched, in the process that runs a task."""
+    import socket
+
+    eventlet = sys.modules.get("eventlet.patcher")
+    return {
+        "patched": (
+            "gevent"
+            if "gevent" in socket.socket.__module__
+            else "eventlet"
+            if eventlet and eventlet.is_monkey_patched("socket")
+            else ""
+        ),
+        "flags": {
+            "optimize": sys.flags.optimize,
+            "warnoptions": [w for w in sys.warnoptions if "Behaviour" in w],
+            "xoptions": sorted(sys._xoptions),
+        },
+    }
+
+
+@shared_task
+def look() -> None:
+    note(json.dumps(interpreter()))
+
+
+@shared_task
+def tell_setting(name: str) -> None:
+    from django.conf import settings
+
+    note(f"{name} = {getattr(settings, name, None)}")
+
+
+@shared_task
+def log(text: str) -> None:
+    """Log to Celery's logger for tasks, to the project's, and print."""
+    import logging
+
+    from celery.utils.log import get_task_logger
+
+    get_task_logger(__name__).warning("task logger: %s", text)
+    logging.getLogger("prayer_room_api").error("project's logger: %s", text)
+    logging.getLogger("django.own").error("logger of LOGGING: %s", text)
+    print(f"printed: {text}")  # noqa: T201

@@ -1,0 +1,38 @@
+"""Each scenario with ``celery`` and with ``manage.py prodserver``: the same outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import celery
+import pytest
+
+from .outcomes import Outcomes, differences
+from .scenarios import SCENARIOS, Scenario
+from .sides import SIDES, Site
+
+# Celery 5.2 and older read their entry points in ways that warn.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:SelectableGroups:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:pkg_resources:UserWarning"),
+]
+
+# Until then the command lost the status that the worker had.
+LOSES_STATUS = celery.VERSION < (5, 3)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_it_behaves_as_the_command(
+    scenario: Scenario, make_site: Callable[[str, str], Site], outcomes: Outcomes
+) -> None:
+    if not scenario.runs:
+        pytest.skip(f"Celery {celery.__version__} does not know of it")
+    sites = [make_site(side, scenario.broker) for side in SIDES]
+    with ThreadPoolExecutor() as pool:
+        command, ours = pool.map(scenario, sites)
+    outcomes.add(scenario.name, command, ours)
+    assert ours == {**ours, **scenario.expected}
+    if LOSES_STATUS:
+        command = {**command, "status": ours.get("status")}
+    assert differences(command, ours) == []
