@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Run a command with what the docker tests need, on a Debian that may have none of it:
+#
+#     tests/docker/ci.sh nox -s docker
+#
+# Where no Docker daemon answers, Debian's is installed and started, and goes with all
+# its data when the command ends. Where no image registry answers, the images are made
+# of Debian's packages, and DOCKER_IMAGES says so to the tests.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+if ! docker info >/dev/null 2>&1; then
+    if ! command -v dockerd >/dev/null; then
+        export DEBIAN_FRONTEND=noninteractive
+        as_root apt-get update -qq
+        # The daemon is started here, and none is to run beside it.
+        printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+        as_root chmod +x /usr/sbin/policy-rc.d
+        as_root apt-get install -y -qq --no-install-recommends docker.io >/dev/null
+        # Newer Debians have the client in a package of its own.
+        command -v docker >/dev/null \
+            || as_root apt-get install -y -qq --no-install-recommends docker-cli >/dev/null
+        as_root rm /usr/sbin/policy-rc.d
+    fi
+    daemon=$(mktemp -d)
+    export DOCKER_HOST=unix://$daemon/socket
+    as_root dockerd --host "$DOCKER_HOST" --group "$(id -gn)" --data-root "$daemon/data" \
+        --exec-root "$daemon/run" --pidfile "$daemon/pid" >"$daemon/log" 2>&1 &
+    started=$!
+    stop() {
+        # It stops its containers and unmounts their file systems before it ends.
+        [ ! -e "$daemon/pid" ] || as_root kill "$(cat "$daemon/pid")" || true
+        wait "$started" || true
+        as_root rm -rf "$daemon"
+    }
+    trap stop EXIT
+    for _ in $(seq 60); do
+        docker info >/dev/null 2>&1 && break
+        kill -0 "$started" || break
+        sleep 0.5
+    done
+    docker info >/dev/null 2>&1 || { tail "$daemon/log"; exit 1; }
+fi
+
+if ! docker pull --quiet redis:8 >/dev/null 2>&1; then
+    "$here/ci-images.sh"
+    export DOCKER_IMAGES=debian
+fi
+"$@"

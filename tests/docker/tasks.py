@@ -1,0 +1,45 @@
+"""Tasks for the docker tests. The tests send them, the containers run them."""
+
+import socket
+import time
+
+import celery
+from celery import Task, shared_task
+
+
+@shared_task
+def version() -> str:
+    """Tell which Celery runs the worker."""
+    return celery.__version__
+
+
+@shared_task
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@shared_task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@shared_task
+def whereabouts(seconds: float) -> str:
+    """Take some time, and tell which container it was in."""
+    time.sleep(seconds)
+    return socket.gethostname()
+
+
+@shared_task
+def nap(seconds: float) -> str:
+    print("nap began", flush=True)  # noqa: T201
+    time.sleep(seconds)
+    return "rested"
+
+
+@shared_task(bind=True, acks_late=True)
+def late_nap(self: Task, seconds: float) -> bool:
+    """Take some time, and tell whether it was not the first delivery."""
+    print("nap began", flush=True)  # noqa: T201
+    time.sleep(seconds)
+    return bool(self.request.delivery_info["redelivered"])
