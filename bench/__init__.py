@@ -1,0 +1,1 @@
+"""Measures the package against Celery's own commands: ``nox -s bench``."""

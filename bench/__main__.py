@@ -1,0 +1,240 @@
+# ruff: noqa: S607, T201 - it starts programs, and prints
+"""Runs the benchmark, and writes its tables and plots: ``python -m bench``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from dev.procfile import ROOT
+from tests.behaviour.servers import Redis
+
+from . import report
+from .measure import Run, available
+from .projects import PROJECTS, Project
+
+RESULTS = ROOT / "docs" / "benchmarks.json"
+
+PACKAGES = (
+    "celery",
+    "kombu",
+    "redis",
+    "Django",
+    "django-prodserver",
+    "django-celery-beat",
+    "gevent",
+)
+
+Values = dict[str, dict[str, list[float]]]
+
+
+class Benchmark:
+    """The measurements, side by side and in turns.
+
+    Args:
+        redis: the server; each run has a database of its own.
+        projects: what is run.
+        rounds: how often each contender has its turn.
+        quick: whether to leave out sizes.
+    """
+
+    def __init__(
+        self, redis: Redis, projects: list[Project], rounds: int, quick: bool
+    ) -> None:
+        self.rounds = rounds
+        self.redis = redis
+        self.projects = projects
+        self.quick = quick
+        # Measurement, contender, and one value for each run, pairs at one index.
+        self.values: Values = {}
+        self._turn = 0
+
+    def run(self, parts: list[str]) -> None:
+        """Take the measurements of some parts."""
+        for part in parts:
+            for project in self.projects:
+                getattr(self, part)(project)
+
+    def prefork(self, project: Project) -> None:
+        """Time to ready, memory after tasks and the end, by number of children."""
+        for children in (2, 8, 16) if self.quick else (1, 2, 4, 8, 16):
+            for contender in self._turns(self.rounds):
+                key = f"{project.name} prefork {children}"
+                args = {"concurrency": children}
+                with self._start(contender, "worker", project, args) as run:
+                    found = run.ready()
+                    run.work("nothing", 2000)
+                    found |= run.memory()
+                    run.work("query", 500)
+                    after = run.memory()
+                    found |= {f"{k} with queries": after[k] for k in ("pss", "private")}
+                    found["end"] = run.end()
+                for name, value in found.items():
+                    self._keep(f"{key} {name}", contender, value)
+
+    def throughput(self, project: Project) -> None:
+        """Tasks per second on two children, in turns between workers that all run."""
+        args = {"concurrency": 2, "loglevel": "WARNING"}
+        for task in ("nothing", "answer"):
+            for _ in range(1 if self.quick else 3):
+                with ExitStack() as stack:
+                    runs = {
+                        contender: stack.enter_context(
+                            self._start(
+                                contender, "worker", project, args, task == "answer"
+                            )
+                        )
+                        for contender in available()
+                    }
+                    for run in runs.values():
+                        run.work(task, 2000)
+                    for contender in self._turns(2 * self.rounds):
+                        seconds = runs[contender].work(task, 2000)
+                        key = f"{project.name} throughput {task}"
+                        self._keep(key, contender, 2000 / seconds)
+
+    def gevent(self, project: Project) -> None:
+        """One hundred naps of 0.2 s on a hundred greenlets."""
+        args = {"pool": "gevent", "concurrency": 100}
+        for contender in self._turns(self.rounds):
+            if contender == "own":  # patched too late, it never ends them
+                continue
+            with self._start(contender, "worker", project, args) as run:
+                self._keep(
+                    f"{project.name} gevent ready", contender, run.ready()["ready"]
+                )
+                naps = statistics.median(run.naps(100) for _ in range(3))
+                self._keep(f"{project.name} gevent naps", contender, naps)
+                self._keep(f"{project.name} gevent end", contender, run.end())
+
+    def beat(self, project: Project) -> None:
+        """First message, memory and lateness, by number of periodic tasks."""
+        if project.name != "small":
+            return
+        args = {"scheduler": "django_celery_beat.schedulers:DatabaseScheduler"}
+        for count in (10, 1000) if self.quick else (10, 1000, 10_000):
+            project.schedule(count)
+            for contender in self._turns(self.rounds):
+                with self._start(contender, "beat", project, args) as run:
+                    found = {"first": run.first_message()}
+                    late = run.lateness(5 if self.quick else 10)
+                    found |= {"late": statistics.median(late), "latest": max(late)}
+                    found |= run.memory()
+                for name, value in found.items():
+                    self._keep(f"{project.name} beat {count} {name}", contender, value)
+
+    def _turns(self, rounds: int) -> Iterator[str]:
+        """Each contender once in a round, and no one always first."""
+        contenders = available()
+        for _ in range(rounds):
+            self._turn += 1
+            cut = self._turn % len(contenders)
+            yield from contenders[cut:] + contenders[:cut]
+
+    def _start(
+        self,
+        contender: str,
+        program: str,
+        project: Project,
+        args: dict[str, Any],
+        results: bool = False,
+    ) -> Run:
+        database = int(self.redis.url().rpartition("/")[2])
+        print(".", end="", flush=True)
+        return Run(contender, program, project, args, database, results=results)
+
+    def _keep(self, name: str, contender: str, value: float) -> None:
+        self.values.setdefault(name, {}).setdefault(contender, []).append(
+            round(value, 5)
+        )
+
+
+def machine() -> dict[str, str]:
+    """Tell on what the figures were taken, without names of machines."""
+    with open("/proc/meminfo") as meminfo:
+        memory = int(meminfo.readline().split()[1]) / 2**20
+    found = {
+        "date": date.today().isoformat(),
+        "Python": platform.python_version(),
+        "Redis": redis_version(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{memory:.0f} GiB",
+        "kernel": f"Linux {platform.release().partition('-')[0]}",
+    }
+    for package in PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+def redis_version() -> str:
+    """Ask the server's program, which says "Redis server v=7.0.15 sha=…"."""
+    said = subprocess.run(
+        ["redis-server", "--version"], capture_output=True, text=True, check=True
+    )
+    return said.stdout.partition("v=")[2].partition(" ")[0]
+
+
+def main() -> None:
+    """Measure, keep the values, and write what the documentation shows."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parts = ("prefork", "throughput", "gevent", "beat")
+    parser.add_argument("--quick", action="store_true", help="few runs, no documents")
+    parser.add_argument("--rounds", type=int, help="turns of each; 5, or 2 if quick")
+    parser.add_argument("--part", action="append", choices=parts)
+    parser.add_argument("--project", action="append", choices=PROJECTS)
+    parser.add_argument(
+        "--render",
+        action="store_true",
+        help="write the documents anew, measure nothing",
+    )
+    options = parser.parse_args()
+    rounds = options.rounds or (2 if options.quick else 5)
+    # By an exception, so that the server and the processes end as well.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    known: dict[str, Any] = {"machine": {}, "values": {}}
+    if RESULTS.exists():
+        known = json.loads(RESULTS.read_text())
+    if not options.render:
+        if not Redis.program:
+            sys.exit("The benchmark needs the program redis-server.")
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            redis = Redis(folder, stack)
+            projects = []
+            for name in options.project or PROJECTS:
+                (folder / name).mkdir()
+                projects.append(Project(name, folder / name, redis.url()))
+            benchmark = Benchmark(redis, projects, rounds, options.quick)
+            benchmark.run(options.part or list(parts))
+        print()
+        known = {
+            "machine": machine(),
+            # A part that was not measured now keeps its figures.
+            "values": {
+                **({} if options.quick else known["values"]),
+                **benchmark.values,
+            },
+        }
+    tables = report.tables(known)
+    for title, table in tables.items():
+        print(f"\n{title}\n\n{table}")
+    if not options.quick:
+        RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+        report.write(known, tables, ROOT / "docs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+# ruff: noqa: S603 - it starts programs
+"""The projects that are measured: the example, and the example with many more apps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from celery import Celery
+from redis import Redis
+
+from dev.procfile import ROOT
+
+__all__ = ("PROJECTS", "Project")
+
+APPS, MODELS, TASKS = 20, 8, 15
+
+SETTINGS = """\
+import json, os
+
+from prayer_room_api.settings import *
+
+INSTALLED_APPS += {apps!r}
+CELERY_IMPORTS = ("bench.tasks",)
+CELERY_RESULT_BACKEND = os.environ.get("BENCH_RESULTS") or None
+_args = json.loads(os.environ.get("BENCH_ARGS", "{{}}"))
+PRODUCTION_PROCESSES = {{}}
+for _program in ("Worker", "Beat"):
+    _name = _program.lower()
+    PRODUCTION_PROCESSES[_name] = {{
+        "BACKEND": f"prodserver_celery5.backends.Celery{{_program}}",
+        "APP": "prayer_room_api",
+        "ARGS": _args,
+    }}
+    PRODUCTION_PROCESSES[f"own-{{_name}}"] = {{
+        "BACKEND": f"django_prodserver.backends.workers.celery.Celery{{_program}}",
+        "APP": "prayer_room_api.celery.app",
+        "ARGS": _args,
+    }}
+"""
+
+MODEL = """
+class Thing{number}(models.Model):
+    name = models.CharField("the name", max_length=200, db_index=True)
+    text = models.TextField("the text", blank=True)
+    number = models.PositiveIntegerField("the number", default=0)
+    amount = models.DecimalField("the amount", max_digits=9, decimal_places=2)
+    made = models.DateTimeField("made on", auto_now_add=True)
+    changed = models.DateTimeField("changed on", auto_now=True)
+    above = models.ForeignKey("self", models.CASCADE, null=True, blank=True)
+
+    class Meta:
+        verbose_name = "thing {number}"
+        ordering = ["-made", "name"]
+        managed = False
+
+    def __str__(self):
+        return self.name
+"""
+
+TASK = '''
+@shared_task(bind=True, max_retries={number}, autoretry_for=(OSError,))
+def task{number}(self, first, second=None, *, third=()):
+    """Task {number} of the app: look things up, and write some of them."""
+    things = models.Thing{model}.objects.filter(number=first)
+    for thing in things.exclude(name="").order_by("name"):
+        thing.text = f"{{second}} {{third}}"
+        thing.save(update_fields=["text"])
+    return things.count()
+'''
+
+
+class Project:
+    """A Django project in a temporary folder.
+
+    Args:
+        name: a name of `PROJECTS`.
+        folder: for its settings, its apps and its database.
+        redis: the address of a database of Redis.
+    """
+
+    def __init__(self, name: str, folder: Path, redis: str) -> None:
+        self.name = name
+        self.folder = folder
+        apps = [f"app{number:02}" for number in range(1, APPS + 1)]
+        if name == "small":
+            apps = []
+        for app in apps:
+            _make_app(folder / app)
+        # What a project of that size imports for its own needs.
+        if apps:
+            apps = ["django.contrib.humanize", "django.contrib.sites", *apps]
+        (folder / "bench_settings.py").write_text(SETTINGS.format(apps=apps))
+        self.naps = folder / "naps"
+        self.env = {
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "DATA_DIR": str(folder),
+            "DJANGO_SETTINGS_MODULE": "bench_settings",
+            "HOME": os.environ.get("HOME", "/"),
+            "NAPS": str(self.naps),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
+            "REDIS_URL": redis,
+            "SECRET_KEY": "only-for-the-benchmark",
+        }
+        self.manage("migrate", "--noinput")
+
+    def manage(self, *words: str) -> None:
+        """Run manage.py to its end."""
+        self.python("manage.py", *words)
+
+    def python(self, *words: str) -> None:
+        """Run Python to its end."""
+        subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env=self.env,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def prepare(self, task: str, count: int) -> None:
+        """Keep messages in Redis, to be copied into the queue of a run at once."""
+        queue = f"{task} {count}"
+        with Redis.from_url(self.env["REDIS_URL"]) as redis:
+            if redis.exists(queue):
+                return
+        with (
+            Celery("bench", broker=self.env["REDIS_URL"], set_as_current=False) as app,
+            app.connection_for_write() as connection,
+            app.amqp.Producer(connection) as producer,
+        ):
+            for _ in range(count):
+                app.send_task(f"bench.tasks.{task}", queue=queue, producer=producer)
+
+    def schedule(self, count: int) -> None:
+        """Put periodic tasks into the database: one for each second, the rest daily."""
+        self.python(
+            "-c",
+            "import django; django.setup()\n"
+            "from django.utils.timezone import now\n"
+            "from django_celery_beat.models import *\n"
+            "PeriodicTask.objects.all().delete()\n"
+            "every = IntervalSchedule.objects.get_or_create\n"
+            "second = every(every=1, period='seconds')[0]\n"
+            "day = every(every=1, period='days')[0]\n"
+            "PeriodicTask.objects.bulk_create([PeriodicTask(\n"
+            "    name=f'task {n}', task='bench.tasks.nothing', last_run_at=now(),\n"
+            "    interval=day if n else second, queue='daily' if n else None,\n"
+            f") for n in range({count})])\n"
+            "PeriodicTasks.update_changed()\n",
+        )
+
+
+def _make_app(folder: Path) -> None:
+    folder.mkdir()
+    models = "".join(MODEL.format(number=number) for number in range(MODELS))
+    tasks = "".join(TASK.format(number=n, model=n % MODELS) for n in range(TASKS))
+    things = ", ".join(f"models.Thing{number}" for number in range(MODELS))
+    for name, code in {
+        "__init__": "",
+        "apps": "from django.apps import AppConfig\n\n"
+        f"class Config(AppConfig):\n    name = {folder.name!r}\n"
+        "    default_auto_field = 'django.db.models.BigAutoField'\n",
+        "models": f"from django.db import models\n{models}",
+        "admin": "from django.contrib import admin\n\nfrom . import models\n\n"
+        f"for model in ({things}):\n"
+        "    admin.site.register(model, list_display=['name', 'number'])\n",
+        "serializers": "from rest_framework import serializers\n\n"
+        "from . import models\n"
+        + "".join(
+            f"\nclass Thing{n}(serializers.ModelSerializer):\n"
+            f"    class Meta:\n        model = models.Thing{n}\n"
+            "        fields = '__all__'\n"
+            for n in range(MODELS)
+        ),
+        "tasks": "from celery import shared_task\n\n"
+        f"from . import models, serializers  # noqa: F401\n{tasks}",
+    }.items():
+        (folder / f"{name}.py").write_text(code)
+
+
+PROJECTS = ("small", "larger")

@@ -1,0 +1,253 @@
+"""The figures as tables of Markdown and plots of SVG."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ("interval", "tables", "write")
+
+NAMES = {
+    "celery": "`celery`",
+    "own": "django-prodserver's own",
+    "ours": "prodserver-celery5",
+}
+# Legible on a light and on a dark background.
+COLOURS = {"celery": "#d9772b", "own": "#8b8f97", "ours": "#2f81f7"}
+INK = "#7d8590"
+
+# Of Student's distribution, 95 %, by degrees of freedom.
+STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
+STUDENT |= {9: 2.26, 14: 2.14, 19: 2.09, 29: 2.05, 39: 2.02, 59: 2.00}
+
+
+def interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of paired ratios, on a scale of logarithms."""
+    logs = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
+    if len(logs) < 2:
+        return 0.0, math.inf
+    free = len(logs) - 1
+    factor = STUDENT[max(n for n in STUDENT if n <= free)]
+    half = factor * statistics.stdev(logs) / math.sqrt(len(logs))
+    mean = statistics.fmean(logs)
+    return math.exp(mean - half), math.exp(mean + half)
+
+
+def tables(known: dict[str, Any]) -> dict[str, str]:
+    """Write each table, by its title."""
+    values = known["values"]
+    made = {"machine": _machine(known["machine"])}
+    for project in ("small", "larger"):
+        for kind, unit, title in (
+            ("ready", "s", "Time to ready"),
+            ("cpu", "s", "CPU to ready"),
+            ("peak", "MiB", "Parent, peak"),
+            ("pss", "MiB", "Whole worker, PSS after 2,000 tasks"),
+            ("private", "MiB", "A child, private"),
+            ("pss with queries", "MiB", "Whole worker, PSS after queries"),
+            ("private with queries", "MiB", "A child, private, after queries"),
+            ("end", "s", "SIGTERM to the end"),
+        ):
+            rows = {
+                f"{children} children" if children > 1 else "1 child": found
+                for children in (1, 2, 4, 8, 16)
+                if (found := values.get(f"{project} prefork {children} {kind}"))
+            }
+            made |= _table(f"{project}: {title}", unit, rows)
+        rows = {
+            label: found
+            for task, label in (
+                ("nothing", "without results"),
+                ("answer", "with results"),
+            )
+            if (found := values.get(f"{project} throughput {task}"))
+        }
+        made |= _table(f"{project}: Tasks per second", "", rows, paired=True)
+        rows = {
+            label: found
+            for kind, label in (
+                ("naps", "100 naps of 0.2 s"),
+                ("ready", "time to ready"),
+                ("end", "SIGTERM to the end"),
+            )
+            if (found := values.get(f"{project} gevent {kind}"))
+        }
+        made |= _table(f"{project}: gevent, 100 greenlets", "s", rows)
+    for kind, unit, title in (
+        ("first", "s", "to the first message"),
+        ("late", "s", "lateness of a message, median"),
+        ("latest", "s", "lateness of a message, worst"),
+        ("peak", "MiB", "peak"),
+        ("pss", "MiB", "PSS"),
+    ):
+        rows = {
+            f"{count:,} periodic tasks": found
+            for count in (10, 1000, 10_000)
+            if (found := values.get(f"small beat {count} {kind}"))
+        }
+        made |= _table(f"beat: {title}", unit, rows)
+    return made
+
+
+def write(known: dict[str, Any], made: dict[str, str], docs: Path) -> None:
+    """Put the tables where the document has marks for them, and draw the plots."""
+    page = docs / "benchmarks.md"
+    text = page.read_text()
+
+    def replaced(match: re.Match[str]) -> str:
+        title = match.group(1)
+        table = made.get(title, "Not measured yet.\n")
+        return f"<!-- bench: {title} -->\n{table}<!-- end -->"
+
+    marks = r"<!-- bench: (.*?) -->\n.*?<!-- end -->"
+    page.write_text(re.sub(marks, replaced, text, flags=re.DOTALL))
+    images = docs / "images"
+    images.mkdir(exist_ok=True)
+    for kind, title in (
+        ("ready", "Seconds to “ready.”"),
+        ("pss", "MiB of the whole worker, PSS after its tasks"),
+        ("private", "MiB private to a child"),
+    ):
+        (images / f"bench-{kind}.svg").write_text(_plot(known["values"], kind, title))
+
+
+def _machine(found: dict[str, str]) -> str:
+    return "".join(f"- {name}: {value}\n" for name, value in found.items())
+
+
+def _table(
+    title: str,
+    unit: str,
+    rows: dict[str, dict[str, list[float]]],
+    *,
+    paired: bool = False,
+) -> dict[str, str]:
+    """One table: a row each, the contenders' medians, and the ratio of ours."""
+    if not rows:
+        return {}
+    present = [name for name in NAMES if any(name in found for found in rows.values())]
+    heads = ["", *(NAMES[name] for name in present), "ratio to `celery`"]
+    heads += ["95 % interval"] if paired else []
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for label, found in rows.items():
+        medians = {name: statistics.median(v) for name, v in found.items()}
+        cells = [
+            f"{_number(medians[name])} {unit}".strip() if name in medians else "-"
+            for name in present
+        ]
+        ratio = medians["ours"] / medians["celery"] if medians["celery"] else math.nan
+        cells.append(f"**{ratio:.2f}**")
+        if paired:
+            low, high = interval(found["ours"], found["celery"])
+            cells.append(f"{low:.3f} to {high:.3f}")
+        lines.append([label, *cells])
+    return {title: "".join(f"| {' | '.join(line)} |\n" for line in lines)}
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+# Plots
+
+WIDTH, HEIGHT = 760, 320
+TOP, BOTTOM, LEFT, GAP = 64, 44, 52, 60
+
+
+def _plot(values: dict[str, Any], kind: str, title: str) -> str:
+    """A panel for each project, a line for each contender, by number of children."""
+    panels = []
+    width = (WIDTH - LEFT - GAP - 16) / 2
+    for index, project in enumerate(("small", "larger")):
+        series: dict[str, dict[int, float]] = {}
+        for children in (1, 2, 4, 8, 16):
+            found = values.get(f"{project} prefork {children} {kind}", {})
+            for name, numbers in found.items():
+                series.setdefault(name, {})[children] = statistics.median(numbers)
+        panels.append(_panel(project, series, LEFT + index * (width + GAP), width))
+    legend, x = [], float(LEFT)
+    for name, label in NAMES.items():
+        text = label.replace("`", "")
+        legend.append(
+            f'<rect x="{x:.0f}" y="34" width="18" height="4" fill="{COLOURS[name]}"/>'
+            f'<text x="{x + 24:.0f}" y="41">{text}</text>'
+        )
+        x += 44 + 7.2 * len(text)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        f' role="img" aria-label="{title}" font-family="sans-serif" font-size="13"'
+        f' fill="{INK}">\n<title>{title}</title>\n'
+        f'<text x="{LEFT}" y="20" font-size="15" font-weight="bold">{title}</text>\n'
+        + "\n".join([*legend, *panels])
+        + "\n</svg>\n"
+    )
+
+
+def _panel(
+    project: str, series: dict[str, dict[int, float]], left: float, width: float
+) -> str:
+    highest = max((v for points in series.values() for v in points.values()), default=1)
+    step = _step(highest)
+    top = math.ceil(highest / step) * step
+
+    def x(children: int) -> float:
+        return left + 12 + math.log2(children) / 4 * (width - 24)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - value / top * (HEIGHT - BOTTOM - TOP - 12)
+
+    drawn = [f'<text x="{left:.0f}" y="{TOP}">{project} project</text>']
+    for number in range(round(top / step) + 1):
+        value = number * step
+        drawn.append(
+            f'<line x1="{left:.0f}" x2="{left + width:.0f}" y1="{y(value):.1f}"'
+            f' y2="{y(value):.1f}" stroke="{INK}" stroke-opacity="0.25"/>'
+            f'<text x="{left - 6:.0f}" y="{y(value) + 4:.1f}" text-anchor="end"'
+            f' font-size="11">{value:g}</text>'
+        )
+    for children in (1, 2, 4, 8, 16):
+        drawn.append(
+            f'<text x="{x(children):.1f}" y="{HEIGHT - BOTTOM + 18}"'
+            f' text-anchor="middle" font-size="11">{children}</text>'
+        )
+    drawn.append(
+        f'<text x="{left + width / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle"'
+        ' font-size="11">prefork children</text>'
+    )
+    drawn += _lines(series, x, y)
+    return "\n".join(drawn)
+
+
+def _lines(
+    series: dict[str, dict[int, float]],
+    x: Callable[[int], float],
+    y: Callable[[float], float],
+) -> list[str]:
+    drawn = []
+    for name in NAMES:
+        points = series.get(name, {})
+        path = " ".join(f"{x(n):.1f},{y(value):.1f}" for n, value in points.items())
+        # It often lies on that of `celery`.
+        dashes = ' stroke-dasharray="6 6"' if name == "own" else ""
+        drawn.append(
+            f'<polyline points="{path}" fill="none" stroke="{COLOURS[name]}"'
+            f' stroke-width="2.5"{dashes}/>'
+        )
+        drawn += [
+            f'<circle cx="{x(n):.1f}" cy="{y(v):.1f}" r="3.5" fill="{COLOURS[name]}"/>'
+            for n, v in points.items()
+        ]
+    return drawn
+
+
+def _step(highest: float) -> float:
+    """A round number that divides the axis into about five."""
+    rough = highest / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    return min(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough)
