@@ -1,0 +1,15 @@
+#!/bin/sh
+# Once for an app, on the Dokku host. app.json stands beside the Procfile in the
+# repository of the app; its formation is what `ps:scale` would set.
+set -eu
+app=${1:-prayer-room}
+
+# During a deploy the old container lives on for 60 seconds beside the new one: two beats,
+# and each task of the schedule twice. Without zero downtime the old one ends first.
+dokku checks:disable "$app" beat
+
+# A worker ends when its tasks have; `docker stop` kills after this many seconds.
+dokku ps:set "$app" stop-timeout-seconds 60
+
+# Dokku's nginx is the one proxy in front.
+dokku config:set --no-restart "$app" TRUSTED_PROXIES=1

@@ -1,0 +1,101 @@
+"""The fenced blocks of the documentation, and what the noxfile and metadata say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from dev.procfile import ROOT
+
+__all__ = ("BLOCKS", "PAGES", "Block", "constants", "of", "sessions")
+
+PAGES = sorted(
+    [
+        *ROOT.glob("docs/*.md"),
+        *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Args:
+        page: its page, from the top of the repository.
+        line: where it begins.
+        language: what stands behind the backticks.
+        text: what is in it, without indentation.
+        before: the line of text that stands before it.
+    """
+
+    page: str
+    line: int
+    language: str
+    text: str
+    before: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def _blocks() -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(
+            r"^( *)```(\S*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE
+        ):
+            above = text[: match.start()].rstrip().splitlines()
+            found.append(
+                Block(
+                    page=str(page.relative_to(ROOT)),
+                    line=text.count("\n", 0, match.start()) + 1,
+                    language=match[2],
+                    text=textwrap.dedent(match[3]),
+                    before=above[-1].strip() if above else "",
+                )
+            )
+    return found
+
+
+BLOCKS = _blocks()
+
+
+def of(language: str, containing: str = "", page: str = "") -> list[Block]:
+    """Select blocks by their language, what they contain, and their page."""
+    return [
+        block
+        for block in BLOCKS
+        if block.language == language
+        and containing in block.text
+        and block.page.endswith(page)
+    ]
+
+
+_NOXFILE = ast.parse((ROOT / "noxfile.py").read_text())
+
+
+def sessions() -> set[str]:
+    """The names of the nox sessions."""
+    return {
+        node.name
+        for node in _NOXFILE.body
+        if isinstance(node, ast.FunctionDef)
+        and any("nox.session" in ast.unparse(mark) for mark in node.decorator_list)
+    }
+
+
+def constants() -> dict[str, Any]:
+    """The literal constants of the noxfile, such as CELERIES."""
+    found = {}
+    for node in _NOXFILE.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return found

@@ -1,0 +1,130 @@
+"""Each command of the documentation exists, and those that are quick are run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from django.core.management import get_commands
+from packaging.requirements import Requirement
+
+from dev.procfile import ROOT, commands
+from prodserver_celery5 import checks
+
+from .blocks import BLOCKS, PAGES, of, sessions
+from .metadata import PROJECT
+
+PYTHON = re.compile(r"(\.venv/bin/|venv/bin/)?python3?$")
+
+
+def documented() -> list[tuple[str, str]]:
+    """Each line of each block that is for a shell, with its place."""
+    found = []
+    for block in BLOCKS:
+        if block.language not in ("sh", "console"):
+            continue
+        for line in block.text.splitlines():
+            # In a `console`, what follows a `$` is typed and the rest is answered.
+            if block.language == "console" and not line.startswith("$ "):
+                continue
+            for command in line.removeprefix("$ ").split(" && "):
+                words = command.partition(" #")[0].strip()
+                if words:
+                    found.append((str(block), words))
+    return found
+
+
+def exists(words: list[str]) -> bool:
+    """Whether a command is one that a person can type here."""
+    while "=" in words[0]:  # variables
+        words = words[1:]
+    program, *rest = words
+    name = program.rpartition("/")[2]
+    if name == "nox":
+        return not rest or (
+            rest[0] == "-l" or (rest[0] == "-s" and rest[1] in sessions())
+        )
+    if name == "pip":
+        wanted = Requirement(rest[1])
+        known = {"nox", PROJECT["name"]}
+        extras = PROJECT["optional-dependencies"].keys() | {"uv"}
+        return rest[0] == "install" and wanted.name in known and wanted.extras <= extras
+    if name == "django-admin":
+        return rest[0] in get_commands()
+    if name == "docker":
+        return (ROOT / rest[rest.index("-f") + 1]).is_file()
+    if PYTHON.match(program) and rest[0] == "manage.py":
+        known = rest[1] in get_commands()
+        return known and (rest[1] != "prodserver" or rest[2] in commands())
+    return bool(PYTHON.match(program)) and rest[:2] == ["-m", "venv"]
+
+
+@pytest.mark.parametrize(("place", "command"), documented())
+def test_a_command_exists(place: str, command: str) -> None:
+    assert exists(shlex.split(command)), f"{place}: {command}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        {
+            command
+            for _, command in documented()
+            if re.match(r"\S*python manage.py check", command)
+        }
+    ),
+)
+def test_a_quick_command_runs(command: str) -> None:
+    _, *rest = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, *rest], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_session_that_a_page_names_exists() -> None:
+    missing = {
+        f"{page.name}: {name}"
+        for page in PAGES
+        for name in re.findall(r"nox -s (\w+)", page.read_text())
+        if name not in sessions()
+    }
+    assert missing == set()
+
+
+def test_contributing_has_each_session() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| Session |")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sessions()
+
+
+def test_the_procfile_is_the_one_of_the_repository() -> None:
+    for page in ("README.md", "docs/deploy.md"):
+        (block,) = of("procfile", page=page)
+        assert block.text == (ROOT / "Procfile").read_text()
+    for block in of("procfile"):
+        for line in block.text.splitlines():
+            name, _, command = line.partition(": ")
+            wanted = "migrate --noinput" if name == "release" else f"prodserver {name}"
+            assert command == f"python manage.py {wanted}", str(block)
+
+
+def test_links_lead_to_files() -> None:
+    missing = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in PAGES
+        for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert missing == []
+
+
+def test_each_check_is_documented() -> None:
+    text = (ROOT / "docs/checks.md").read_text()
+    package = (ROOT / "prodserver_celery5").glob("*.py")
+    code = "".join(path.read_text() for path in package)
+    assert checks.__doc__
+    known = set(re.findall(r"\b[EW]\d{3}\b", code))
+    assert set(re.findall(r"^\| `prodserver_celery5\.(\w+)`", text, re.M)) == known

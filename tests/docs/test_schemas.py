@@ -1,0 +1,29 @@
+"""The examples below deploy/ beside the published schemas. `nox -s docs` runs this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .test_deploy import DEPLOY
+
+REASON = "`nox -s docs` has what this needs"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((DEPLOY / "kubernetes").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_kubernetes_knows_each_field(path: Path) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason=REASON)
+    for document in yaml.safe_load_all(path.read_text()):
+        validator.validate(document, validator.latest_version(), strict=True)
+
+
+def test_compose_knows_each_field() -> None:
+    validator = pytest.importorskip("compose_spec", reason=REASON)
+    text = (DEPLOY / "compose/compose.yaml").read_text()
+    # With `<<` resolved, which PyYAML does.
+    resolved = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
+    validator.PyCompose.from_yaml(resolved).validate()

@@ -1,0 +1,239 @@
+"""Each settings block and Python block of the documentation is loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import celery
+import pytest
+from django.core.management import CommandError
+from django.test import override_settings
+
+from dev.procfile import ROOT
+from prodserver_celery5 import options
+from prodserver_celery5.backends import CeleryBackend, CeleryWorker
+from prodserver_celery5.checks import check_processes
+from prodserver_celery5.entries import Entry
+from tests.processes.conftest import (
+    Deployment,
+    all_services,
+    deployment,
+    migrated,
+    services,
+)
+
+from .blocks import BLOCKS, Block, of
+
+__all__ = ("all_services", "deployment", "migrated", "services")
+
+PYTHON = of("python")
+SETTINGS = [block for block in PYTHON if "PRODUCTION_PROCESSES = {" in block.text]
+TESTS = [block for block in PYTHON if "def test_" in block.text]
+
+
+def load(block: Block, folder: Path, text: str = "") -> dict[str, Any]:
+    """Execute a settings block, as if it stood at the end of a settings module."""
+    settings: dict[str, Any] = {"INSTALLED_APPS": [], "BASE_DIR": folder}
+    exec(compile(text or block.text, str(block), "exec"), settings)
+    return settings
+
+
+def entries(processes: dict[str, Any]) -> dict[str, Entry]:
+    return {
+        name: Entry("beat" if "Beat" in config["BACKEND"] else "worker", config)
+        for name, config in processes.items()
+    }
+
+
+def test_there_is_no_block_of_an_unknown_kind() -> None:
+    known = {"python", "diff", "sh", "console", "procfile", "text", "ini", "{toctree}"}
+    assert [str(block) for block in BLOCKS if block.language not in known] == []
+
+
+@pytest.mark.parametrize("block", SETTINGS, ids=str)
+def test_the_checks_find_nothing_in_a_settings_block(
+    block: Block, proj: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(proj)
+    settings = load(block, proj)
+    with override_settings(PRODUCTION_PROCESSES=settings["PRODUCTION_PROCESSES"]):
+        messages = [
+            message
+            for message in check_processes()
+            # The tests run without gevent as well.
+            if "'gevent', not installed here" not in message.msg
+        ]
+    assert messages == []
+    assert len(entries(settings["PRODUCTION_PROCESSES"])) > 0
+
+
+def test_before_and_after_differ_in_what_the_readme_shows(proj: Path) -> None:
+    (block,) = of("diff", page="README.md")
+    sides = {}
+    for side, other in (("before", "+"), ("after", "-")):
+        lines = [line for line in block.text.splitlines() if not line.startswith(other)]
+        sides[side] = load(block, proj, "\n".join(line[1:] for line in lines))
+    before, after = sides["before"], sides["after"]
+    assert "prodserver_celery5" in after["INSTALLED_APPS"]
+    with override_settings(PRODUCTION_PROCESSES=after["PRODUCTION_PROCESSES"]):
+        assert check_processes() == []
+    for name, entry in before["PRODUCTION_PROCESSES"].items():
+        changed = after["PRODUCTION_PROCESSES"][name]
+        assert {**entry, "BACKEND": ""} == {**changed, "BACKEND": ""}
+        assert entry["BACKEND"].startswith("django_prodserver.backends.workers.celery.")
+
+
+def test_args_are_what_the_comment_has_as_a_command(proj: Path) -> None:
+    (block,) = of("python", "# worker: celery -A", "README.md")
+    found = entries(load(block, proj)["PRODUCTION_PROCESSES"])
+    for name, entry in found.items():
+        (command,) = re.findall(rf"^# {name}: (.*)$", block.text, re.MULTILINE)
+        words = shlex.split(command)
+        assert words[:4] == ["celery", "-A", entry.config["APP"], name]
+        assert options.argument_list(name, entry.app(), entry.args) == words[4:]
+
+
+def test_words_behind_two_hyphens_are_settings_of_celery(proj: Path) -> None:
+    (block,) = of("python", "-- worker.", "docs/settings.md")
+    app = Entry("worker", {"APP": "proj"}).app()
+    words = load(block, proj)["PRODUCTION_PROCESSES"]["worker"]["ARGS"]
+    context = options.parse("worker", app, shlex.split(words), import_pool=False)
+    assert app.loader.cmdline_config_parser(context.args, namespace="worker") == {
+        "worker_prefetch_multiplier": 1
+    }
+
+
+def test_the_line_at_start(proj: Path) -> None:
+    block = of("python", "PRODUCTION_PROCESSES", "docs/settings.md")[0]
+    entry = entries(load(block, proj)["PRODUCTION_PROCESSES"])["worker"]
+    words = options.command_line("proj", entry.parse(entry.app()))
+    (line,) = of("text", "celery --app", "docs/settings.md")
+    assert shlex.join(words) == line.text.strip()
+
+
+# What the README says of errors
+
+ERRORS: dict[str, dict[str, Any]] = {
+    "the key APP is missing": {"APP": ""},
+    "cannot be imported": {"APP": "proj.nowhere:app"},
+    "not a Celery app": {"APP": "proj.celery:os"},
+    "has no such option": {"ARGS": {"concurency": 4}},
+    "itself; set": {"ARGS": {"broker": "redis://"}},
+    "is a flag and takes True, False or None": {"ARGS": {"without-gossip": "yes"}},
+    "does not exist here": {"ARGS": {"pidfile": "/nowhere/worker.pid"}},
+}
+
+
+def start(entry: dict[str, Any]) -> str:
+    config = {
+        "BACKEND": "prodserver_celery5.backends.CeleryWorker",
+        "APP": "proj",
+        **entry,
+    }
+    with (
+        override_settings(PRODUCTION_PROCESSES={"worker": config}),
+        pytest.raises(CommandError) as caught,
+    ):
+        CeleryWorker(**config).prep_server_args()
+    return f"CommandError: {caught.value}"
+
+
+@pytest.mark.parametrize("words", ERRORS)
+def test_an_error_of_the_readme_is_what_the_start_says(words: str, proj: Path) -> None:
+    table = (ROOT / "README.md").read_text().partition("| What it says")[2]
+    assert words in table.replace("`", "")
+    assert words in start(ERRORS[words])
+
+
+def test_the_line_of_an_error(proj: Path) -> None:
+    (block,) = of("text", "CommandError", "README.md")
+    line = re.sub(r"Celery [\d.]+\d", f"Celery {celery.__version__}", block.text)
+    assert start({"ARGS": {"concurency": 4}}) == line.strip()
+
+
+# Variables
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("CELERY_WORKER_CONCURRENCY", "8", True),
+        ("NO_COLOR", "1", True),
+        ("APP", "nowhere", False),
+        ("BROKER_URL", "redis://nowhere", False),
+        ("RESULT_BACKEND", "redis://nowhere", False),
+        ("LOADER", "nowhere", False),
+        ("CONFIG_MODULE", "nowhere", False),
+        ("SKIP_CHECKS", "1", False),
+    ],
+)
+def test_variables_that_count(
+    variable: str, value: str, read: bool, proj: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"`{variable}" in (ROOT / "docs/settings.md").read_text() or (
+        "`CELERY_WORKER_…`" in (ROOT / "docs/settings.md").read_text()
+    )
+    app = Entry("worker", {"APP": "proj"}).app()
+
+    def parsed() -> dict[str, Any]:
+        context = options.parse("worker", app, [], import_pool=False)
+        return {**context.params, **context.meta["celery"]}
+
+    monkeypatch.delenv(variable, raising=False)
+    before = parsed()
+    monkeypatch.setenv(variable, value)
+    assert (parsed() != before) is read
+
+
+# Other Python
+
+
+def test_a_backend_of_ones_own(proj: Path) -> None:
+    (block,) = of("python", "(CeleryWorker)", "docs/examples.md")
+    (proj / "proj/workers.py").write_text(block.text)
+    entry = {"BACKEND": "proj.workers.MailWorker", "APP": "proj"}
+    with override_settings(PRODUCTION_PROCESSES={"mail": entry}):
+        assert check_processes() == []
+    space: dict[str, Any] = {}
+    exec(block.text, space)
+    backend = space["MailWorker"](**entry)
+    assert isinstance(backend, CeleryBackend)
+    assert backend.prep_server_args() == ["--loglevel=INFO", "--queues=mail"]
+
+
+def test_silenced_checks_exist(proj: Path) -> None:
+    for block in of("python", "SILENCED_SYSTEM_CHECKS"):
+        for name in load(block, proj)["SILENCED_SYSTEM_CHECKS"]:
+            assert f"`{name}`" in (ROOT / "docs/checks.md").read_text()
+
+
+def test_the_tests_of_the_documentation_pass(deployment: Deployment) -> None:
+    """Those that a person would put into a project, in the example project."""
+    deployment.configure(
+        "CELERY_BEAT_SCHEDULE = {'every second': {'task':"
+        " 'tests.processes.tasks.write', 'schedule': 1, 'args': ['x']}}\n"
+    )
+    (plugins,) = of("python", "pytest_plugins", "docs/testing.md")
+    source = "\n\n".join(block.text for block in [plugins, *TESTS])
+    (deployment.folder / "test_documented.py").write_text(source)
+    words = ["-c", os.devnull, f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, str(deployment.folder)],
+        cwd=ROOT, env=deployment.env, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    count = len(re.findall(r"^def test_", source, re.MULTILINE))
+    assert f"{count} passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_no_python_block_is_left_out() -> None:
+    looked_at = [*SETTINGS, *TESTS]
+    for words in ("app = Celery(", "pytest_plugins", "(CeleryWorker)", "SILENCED_"):
+        looked_at += of("python", words)
+    assert [str(block) for block in PYTHON if block not in looked_at] == []
