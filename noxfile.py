@@ -1,0 +1,265 @@
+"""Everything a person runs. `nox -l` lists it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "tests"]
+# Without uv, as a newcomer's `pip install nox` has it, nox makes what it always made.
+nox.options.default_venv_backend = "uv|virtualenv"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+# A new minor of Celery is added here, and nowhere else.
+CELERIES = ("5.0", "5.1", "5.2", "5.3", "5.4", "5.5", "5.6", "5.7")
+PRODSERVERS = ("2.2", "2.4", "3.0")
+DJANGOS = ("4.2", "5.2", "6.0", "6.1")
+
+
+def is_installed(python: str) -> bool:
+    """Whether the machine has that Python; a command of pyenv may be there in vain."""
+    path = shutil.which(f"python{python}")
+    return (
+        path is not None
+        and not subprocess.run(
+            [path, "--version"], capture_output=True, check=False
+        ).returncode
+    )
+
+
+PYTHONS = tuple(filter(is_installed, nox.project.python_versions(PYPROJECT)))
+
+
+def is_installable(celery: str, django: str, python: str) -> bool:
+    """Whether there is such an environment."""
+    minor = int(python.partition(".")[2])
+    return not (
+        # They use logging._acquireLock, which Python 3.13 has no more.
+        (celery in ("5.0", "5.1") and minor >= 13)
+        # Its beat asks for entry points as Python 3.12 no longer gives them.
+        or (celery == "5.2" and minor >= 12)
+        # What Django's release notes name.
+        or (django == "4.2" and minor >= 13)
+        or (django in ("6.0", "6.1") and minor < 12)
+        # django-celery-beat 2.9 excludes it, and 2.1, to which that leads, has a
+        # scheduler that runs on Celery 5.0 and 5.1 alone.
+        or (django == "6.1" and celery not in ("5.0", "5.1"))
+    )
+
+
+def combinations() -> Iterator[Any]:
+    """Yield each Celery with each django-prodserver; with `--full`, with everything.
+
+    Over the pairs, Django and Python take turns, so that each occurs.
+    """
+    for number, (celery, prodserver) in enumerate(
+        itertools.product(CELERIES, PRODSERVERS)
+    ):
+        rest = [
+            (django, python)
+            for python, django in itertools.product(PYTHONS, DJANGOS)
+            if is_installable(celery, django, python)
+        ]
+        if "--full" not in sys.argv:
+            # 5 has no factor in common with the number of any of the choices.
+            rest = [rest[number * 5 % len(rest)]]
+        for django, python in rest:
+            yield nox.param(
+                python, celery, prodserver, django,
+                id=f"py{python}-celery{celery}-prodserver{prodserver}-django{django}",
+                tags=[f"celery{celery}", f"py{python}", f"django{django}"],
+            )  # fmt: skip
+
+
+def install(session: nox.Session, group: str) -> None:
+    """Install the package, a dependency group, and the requirements after `--`."""
+    requirements = [arg for arg in session.posargs if arg[0].isalpha() and "=" in arg]
+    session.install(
+        "-e.", *nox.project.dependency_groups(PYPROJECT, group), *requirements
+    )
+
+
+def unpack_prodservers(session: nox.Session) -> Path:
+    """Unpack each django-prodserver that is supported, beside the one installed."""
+    folder = Path(session.create_tmp(), "django-prodserver").resolve()
+    for version in ("2.2.0", "2.3.0", "2.4.0", "3.0.0"):
+        if not (folder / version).exists():
+            session.install(
+                "--no-deps", "--target", str(folder / version),
+                f"django-prodserver=={version}",
+            )  # fmt: skip
+    return folder
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show the whole of it at work, in under a minute, without any service."""
+    install(session, "project")
+    session.run("python", "-m", "dev.demo")
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Run the Procfile's web, worker and beat until Ctrl-C."""
+    install(session, "project")
+    # nox would kill them within half a second of Ctrl-C: tasks are to be finished.
+    session.run(
+        "python", "-m", "dev.procfile",
+        env={"DEBUG": "on"}, interrupt_timeout=60, terminate_timeout=60,
+    )  # fmt: skip
+
+
+@nox.session
+def manage(session: nox.Session) -> None:
+    """Run manage.py on the data of `serve`: `nox -s manage -- createsuperuser`."""
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "project"))
+    session.run("python", "manage.py", *session.posargs, env={"DEBUG": "on"})
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; words after `--` are pytest's."""
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "behaviour"))
+    env = {"PRODSERVER_VERSIONS": str(unpack_prodservers(session))}
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs, env=env)
+        return
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", env=env)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+def install_wheel(
+    session: nox.Session, *requirements: str, lowest: bool = False
+) -> Path:
+    """Install the built package, and return a folder with all but its source."""
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "dist", ignore_errors=True)
+    session.run_install(
+        "uv", "build", "--quiet", "--wheel", "--out-dir", str(folder / "dist"),
+        silent=True,
+    )  # fmt: skip
+    (wheel,) = folder.glob("dist/*.whl")
+    if lowest:
+        session.install(
+            "--resolution=lowest-direct", *PYPROJECT["project"]["dependencies"]
+        )
+    # What is installed and allowed stays.
+    session.install(
+        str(wheel), *nox.project.dependency_groups(PYPROJECT, "tests"), *requirements
+    )
+    away = folder / "project"
+    shutil.rmtree(away, ignore_errors=True)
+    away.mkdir()
+    for name in ("Procfile", "manage.py", "pyproject.toml"):
+        shutil.copy(name, away)
+    for name in ("dev", "prayer_room_api", "tests"):
+        shutil.copytree(name, away / name)
+    return away
+
+
+def smoke(session: nox.Session) -> None:
+    """Run one start, task and stop, on what needs no service."""
+    session.run(
+        "python", "-m", "pytest", "-q", "-m", "smoke", "-k", "filesystem",
+        "tests/processes",
+    )  # fmt: skip
+
+
+@nox.session(venv_backend="uv", default=False)
+@nox.parametrize("python,celery,prodserver,django", list(combinations()))
+def matrix(session: nox.Session, celery: str, prodserver: str, django: str) -> None:
+    """Run a worker and beat on each Celery, django-prodserver, Django and Python."""
+    away = install_wheel(
+        session, f"celery~={celery}.0", f"django-prodserver~={prodserver}.0",
+        f"django~={django}.0",
+        # Their `celery` command, with which ours is compared, imports pkg_resources.
+        *(["setuptools<81"] if celery in ("5.0", "5.1") else []),
+    )  # fmt: skip
+    with session.chdir(away):
+        session.run("python", "-m", "pytest", "-q", "tests/differential")
+        smoke(session)
+
+
+@nox.session(venv_backend="uv", python=PYTHONS[:1], default=False)
+def minimums(session: nox.Session) -> None:
+    """Run the tests on the lowest versions that the metadata allows."""
+    # Celery 5.0 imports pkg_resources to look for schedulers, and says nothing of the
+    # click that it is written for, which is 7.
+    away = install_wheel(session, "setuptools<81", "click<8", lowest=True)
+    with session.chdir(away):
+        session.run(
+            "python", "-m", "pytest", "-q", "tests/unit/test_app.py", "tests/processes"
+        )
+
+
+@nox.session(venv_backend="uv", default=False)
+def prereleases(session: nox.Session) -> None:
+    """Run a worker and beat on the newest Celery, pre-releases among them; may fail."""
+    away = install_wheel(session, "--prerelease=allow", "celery")
+    with session.chdir(away):
+        smoke(session)
+
+
+@nox.session(default=False)
+def docker(session: nox.Session) -> None:
+    """Run the worker and beat in containers, with pytest-celery's brokers."""
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "docker"))
+    # celery.contrib.pytest has fixtures of pytest-celery's names.
+    session.run(
+        "python", "-m", "pytest", "-p", "no:celery.contrib.pytest", "tests/docker",
+        *session.posargs,
+    )  # fmt: skip
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation, and run its commands and settings."""
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "docs"))
+    session.run(
+        "sphinx-build", "--fail-on-warning", "--builder", "html", "docs", "dist/docs"
+    )
+    session.run(
+        "python", "-m", "pytest", "tests/docs", "--ignore=tests/docs/test_dist.py"
+    )
+
+
+@nox.session(default=False)
+def dist(session: nox.Session) -> None:
+    """Build the distribution, check it, and start a worker from it."""
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "dist"))
+    session.run("python", "-m", "pytest", "tests/docs/test_dist.py")
+
+
+@nox.session(default=False)
+def upstream(session: nox.Session) -> None:
+    """Make and prove the patches for django-prodserver; `-- state`: its releases."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "upstream"))
+    session.run("python", "-m", "pytest", "--quiet", "tests/upstream")
+    session.run("python", "-m", "upstream", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure time and memory beside `celery`, and write docs/benchmarks.md."""
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "behaviour"))
+    session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and types."""
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
