@@ -245,7 +245,6 @@ def dist(session: nox.Session) -> None:
 def upstream(session: nox.Session) -> None:
     """Make and prove the patches for django-prodserver; `-- state`: its releases."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "upstream"))
-    session.run("python", "-m", "pytest", "--quiet", "tests/upstream")
     session.run("python", "-m", "upstream", *session.posargs)
 
 
