@@ -177,7 +177,7 @@ def _make_app(folder: Path) -> None:
             for n in range(MODELS)
         ),
         "tasks": "from celery import shared_task\n\n"
-        f"from . import models, serializers  # noqa: F401\n{tasks}",
+        f"from . import models, serializers\n{tasks}",
     }.items():
         (folder / f"{name}.py").write_text(code)
 

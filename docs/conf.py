@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 project = "prodserver-celery5"
-copyright = "2026, the prodserver-celery5 developers"  # noqa: A001
+project_copyright = "2026, the prodserver-celery5 developers"
 _package = Path(__file__).parent.parent / "prodserver_celery5/__init__.py"
 release = re.findall(r'__version__ = "(.+)"', _package.read_text())[0]
 

@@ -24,7 +24,7 @@ if not SECRET_KEY:
         raise ImproperlyConfigured(
             "Set SECRET_KEY to a long random text (or DEBUG=on, on your own machine)."
         )
-    SECRET_KEY = "django-insecure-for-debug-on-your-own-machine-only"  # noqa: S105
+    SECRET_KEY = "django-insecure-for-debug-on-your-own-machine-only"  # noqa: S105 - no secret
 
 # Empty, it allows localhost when DEBUG is on, and nothing when it is off.
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
@@ -243,7 +243,7 @@ CELERY_TASK_IGNORE_RESULT = True
 
 # A platform's router reaches the process from outside; on a machine of one's own,
 # HOST=127.0.0.1 keeps others out.
-HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104
+HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104 - as the comment says
 PORT = env.int("PORT", default=8000)
 
 # django-prodserver 3 moved its servers; the old path warns there.

@@ -22,7 +22,7 @@ try:
     from django_prodserver.backends.base import BaseWorkerBackend
 except ImportError:
 
-    class BaseWorkerBackend(BaseServerBackend):  # type: ignore[no-redef]
+    class BaseWorkerBackend(BaseServerBackend):  # type: ignore[no-redef] # as in 3
         """django-prodserver 2 has one kind of backend."""
 
 
@@ -75,7 +75,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         words = options.command_line(str(self.entry.config["APP"]), context)
         if not context.obj.quiet:
             # Flushed, or each forked child would print it once more.
-            print(shlex.join(map(options.censored, words)), flush=True)  # noqa: T201
+            print(shlex.join(map(options.censored, words)), flush=True)
         # Relative, it would not be found again from another folder, on SIGHUP.
         sys.argv[0] = os.path.abspath(sys.argv[0])
         if context.params.get("detach"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.core import checks
 from django.utils.module_loading import import_string
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ("check_processes",)
 
 def check_processes(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
-) -> list[CheckMessage]:
+) -> list[checks.CheckMessage]:
     """Check each entry that has a backend of this package, or one derived from it.
 
     Args:
@@ -30,12 +30,12 @@ def check_processes(
     processes = getattr(settings, "PRODUCTION_PROCESSES", None)
     if not isinstance(processes, Mapping):
         return []
-    messages: list[CheckMessage] = []
+    messages: list[checks.CheckMessage] = []
     entries: list[Entry] = []
     for name, config in processes.items():
         if not isinstance(config, Mapping):
             messages.append(
-                Error(
+                checks.Error(
                     f"{name}: the entry is {config!r}; it takes a dict with the keys"
                     " BACKEND, APP and ARGS.",
                     id="prodserver_celery5.E001",
@@ -49,7 +49,7 @@ def check_processes(
             backend = import_string(path)
         except ImportError as exc:
             messages.append(
-                Error(
+                checks.Error(
                     f"{name}: BACKEND = {path!r} cannot be imported: {exc}",
                     id="prodserver_celery5.E002",
                 )
@@ -71,21 +71,21 @@ def _may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
     )
 
 
-def _report(entry: Entry, entries: Sequence[Entry]) -> list[CheckMessage]:
+def _report(entry: Entry, entries: Sequence[Entry]) -> list[checks.CheckMessage]:
     """Report what the start of the process would stop at, and what is doubtful."""
-    found: list[CheckMessage] = [
-        (Error if finding.id.startswith("E") else Warning)(
+    found: list[checks.CheckMessage] = [
+        (checks.Error if finding.id.startswith("E") else checks.Warning)(
             str(finding), id=f"prodserver_celery5.{finding.id}"
         )
         for finding in entry.findings()
     ]
-    if any(isinstance(message, Error) for message in found):
+    if any(isinstance(message, checks.Error) for message in found):
         return found
     app = entry.app()
     context = entry.parse(app)
     if not context.params.get("detach"):
         found += [
-            Warning(
+            checks.Warning(
                 f"{entry.names}: {option} has no effect without detach.",
                 id="prodserver_celery5.W004",
             )
@@ -99,7 +99,7 @@ def _report(entry: Entry, entries: Sequence[Entry]) -> list[CheckMessage]:
     ]
     if entry.program == "worker" and context.params.get("beat") and beats:
         found.append(
-            Warning(
+            checks.Warning(
                 f"{entry.names}: beat = True starts a second beat of the app beside the"
                 f" process {beats[0]}; each task of the schedule would be sent twice.",
                 id="prodserver_celery5.W005",

@@ -38,7 +38,7 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         message: the process, the key, the value, and what would be accepted.
     """
 
-    def __init__(self, id: str, message: str) -> None:  # noqa: A002
+    def __init__(self, id: str, message: str) -> None:
         super().__init__(message)
         self.id = id
 
@@ -69,7 +69,7 @@ class Entry:
         """ARGS, with the lazy strings of Django resolved."""
         return _resolved(self.config.get("ARGS"))
 
-    def finding(self, id: str, message: str) -> Finding:  # noqa: A002
+    def finding(self, id: str, message: str) -> Finding:
         """Make a `Finding` that names the process, in one line."""
         line = " ".join(f"{self.names}: {message}".split())
         return Finding(id, options.without_passwords(line))

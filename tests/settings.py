@@ -6,4 +6,4 @@ import tempfile
 os.environ.setdefault("SECRET_KEY", "only-for-tests")
 os.environ.setdefault("DATA_DIR", tempfile.mkdtemp(prefix="prayer-room-"))
 
-from prayer_room_api.settings import *  # noqa: F403
+from prayer_room_api.settings import *

@@ -105,7 +105,9 @@ class Deployment:
             yield process
 
 
-def _starts(command: str | None, backend: str, said: str, **args: object):  # type: ignore[no-untyped-def]
+def _starts(
+    command: str | None, backend: str, said: str, **args: object
+) -> Callable[[Deployment], str]:
     def check(deployment: Deployment) -> str:
         if not deployment.has(backend):
             return "no backend"

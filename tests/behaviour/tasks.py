@@ -118,4 +118,4 @@ def log(text: str) -> None:
     get_task_logger(__name__).warning("task logger: %s", text)
     logging.getLogger("prayer_room_api").error("project's logger: %s", text)
     logging.getLogger("django.own").error("logger of LOGGING: %s", text)
-    print(f"printed: {text}")  # noqa: T201
+    print(f"printed: {text}")

@@ -74,7 +74,10 @@ def outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Return what a case comes to: on the command line, through ARGS, and as shown."""
     (tmp_path / "sub").mkdir()
     calls: list[Any] = []
-    note = lambda *args, **kwargs: calls.append((args, kwargs))  # noqa: E731
+
+    def note(*args: Any, **kwargs: Any) -> None:
+        calls.append((args, kwargs))
+
     for module in (worker, beat):
         monkeypatch.setattr(module, "maybe_drop_privileges", note)
     # The program and its arguments are tested as a real process.
@@ -112,7 +115,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     def by_command_line(words: list[str]) -> Any:
         def run(app: Celery, patch: pytest.MonkeyPatch) -> None:
             module = ModuleType("recorded")
-            module.app = app  # type: ignore[attr-defined]
+            module.app = app
             patch.setitem(sys.modules, "recorded", module)
             celery.main(
                 words, "celery", standalone_mode=False, auto_envvar_prefix="CELERY"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 if find_spec("pytest_celery"):
-    from .containers import *  # noqa: F403
+    from .containers import *
 
 
 class Skipped(pytest.Module):

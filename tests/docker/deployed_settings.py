@@ -1,6 +1,6 @@
 """The project's settings in the containers of the tests."""
 
-from prayer_room_api.settings import *  # noqa: F403
+from prayer_room_api.settings import *
 from prayer_room_api.settings import CELERY_BROKER_URL
 
 CELERY_IMPORTS = ("tests.docker.tasks",)

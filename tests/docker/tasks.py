@@ -32,7 +32,7 @@ def whereabouts(seconds: float) -> str:
 
 @shared_task
 def nap(seconds: float) -> str:
-    print("nap began", flush=True)  # noqa: T201
+    print("nap began", flush=True)
     time.sleep(seconds)
     return "rested"
 
@@ -40,6 +40,6 @@ def nap(seconds: float) -> str:
 @shared_task(bind=True, acks_late=True)
 def late_nap(self: Task, seconds: float) -> bool:
     """Take some time, and tell whether it was not the first delivery."""
-    print("nap began", flush=True)  # noqa: T201
+    print("nap began", flush=True)
     time.sleep(seconds)
     return bool(self.request.delivery_info["redelivered"])

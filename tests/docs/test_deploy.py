@@ -62,7 +62,7 @@ def test_dokku_never_has_two_beats_and_waits_for_tasks() -> None:
 
 def unit(name: str) -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None, delimiters="=")
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str
     parser.read(DEPLOY / f"systemd/prayer-room-{name}.service")
     return parser["Service"]
 

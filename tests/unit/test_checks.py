@@ -15,7 +15,7 @@ import click
 import pytest
 from celery import Celery
 from django.apps import apps
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.core import checks
 from django.core.management import CommandError
 from django.utils.functional import lazystr
 
@@ -35,8 +35,8 @@ class OurWorker(CeleryWorker):
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Celery:
     module = ModuleType("shop")
-    module.app = Celery("shop", set_as_current=False, broker="memory://")  # type: ignore[attr-defined]
-    module.number = 5  # type: ignore[attr-defined]
+    module.app = Celery("shop", set_as_current=False, broker="memory://")
+    module.number = 5
     monkeypatch.setitem(sys.modules, "shop", module)
     for name in ("shop_broken", "shop_lacks"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -52,7 +52,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def found(settings: Any, **processes: Any) -> list[CheckMessage]:
+def found(settings: Any, **processes: Any) -> list[checks.CheckMessage]:
     settings.PRODUCTION_PROCESSES = processes
     return check_processes()
 
@@ -207,7 +207,7 @@ def poorer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_finding_of_a_check_stops_the_start(
     settings: Any, number: str, entry: dict[str, Any], message: str
 ) -> None:
-    level = Error if number[0] == "E" else Warning
+    level = checks.Error if number[0] == "E" else checks.Warning
     expected = level(f"shop: {message}", id=f"prodserver_celery5.{number}")
     assert found(settings, shop=entry) == [expected]
 
@@ -229,7 +229,7 @@ def test_each_finding_has_its_row() -> None:
 
 @pytest.mark.parametrize("entry", ["worker", None, 5, ["BACKEND"]])
 def test_an_entry_that_is_no_mapping(settings: Any, entry: Any) -> None:
-    expected = Error(
+    expected = checks.Error(
         f"shop: the entry is {entry!r}; it takes a dict with the keys"
         " BACKEND, APP and ARGS.",
         id="prodserver_celery5.E001",
@@ -239,7 +239,7 @@ def test_an_entry_that_is_no_mapping(settings: Any, entry: Any) -> None:
 
 def test_a_backend_that_cannot_be_imported(settings: Any) -> None:
     path = "prodserver_celery5.backends.CeleryWroker"
-    expected = Error(
+    expected = checks.Error(
         f"shop: BACKEND = {path!r} cannot be imported: "
         'Module "prodserver_celery5.backends" does not define a "CeleryWroker"'
         " attribute/class",
@@ -255,7 +255,7 @@ def test_umask_and_executable_without_detach(
 ) -> None:
     args = {"umask": "022", "executable": "/usr/bin/python3"}
     assert found(settings, shop={**entry, "ARGS": args}) == [
-        Warning(
+        checks.Warning(
             f"shop: {key} has no effect without detach.",
             id="prodserver_celery5.W004",
         )
@@ -267,7 +267,7 @@ def test_umask_and_executable_without_detach(
 @pytest.mark.usefixtures("shop")
 def test_a_second_beat(settings: Any) -> None:
     embedded = {**WORKER, "ARGS": {"beat": True}}
-    expected = Warning(
+    expected = checks.Warning(
         "w: beat = True starts a second beat of the app beside the process b;"
         " each task of the schedule would be sent twice.",
         id="prodserver_celery5.W005",

@@ -42,7 +42,7 @@ def edited(tmp_path: Path, *edits: object, code: str = CODE) -> str:
     file = tmp_path / "code.py"
     file.write_text(code)
     for edit in edits:
-        edit.apply(tmp_path)  # type: ignore[attr-defined]
+        edit.apply(tmp_path)
     return file.read_text()
 
 

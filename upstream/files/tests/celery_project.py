@@ -91,7 +91,7 @@ def manage(
     )
     path = os.pathsep.join([str(SOURCE), str(ROOT)])
     # The program and its arguments are the test's own.
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(  # noqa: S603 - see above
         [sys.executable, "-X", "dev", str(script), *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path, "TELL": "1", **env},

@@ -1,6 +1,6 @@
 """Settings for the tests of a source distribution, which has none."""
 
-SECRET_KEY = "only-for-tests"  # noqa: S105
+SECRET_KEY = "only-for-tests"  # noqa: S105 - as it says
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 USE_TZ = True
 INSTALLED_APPS = [
