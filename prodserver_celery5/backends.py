@@ -82,7 +82,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             self._hand_over(words)
         # Celery's Django fixup would run it again, and discard what it finds.
         registry.registered_checks.discard(check_processes)
-        signals.celeryd_after_setup.connect(_freeze, weak=False)
+        if self.program == "worker":
+            _freeze_before_fork()
         status = options.run(context)
         # Celery 5.0 to 5.2 make a status of the text that a remote shutdown logs.
         sys.exit(0 if isinstance(status, str) else status)
@@ -116,11 +117,20 @@ def _green_library(context: click.Context) -> str | None:
     return None
 
 
-def _freeze(**kwargs: Any) -> None:
-    """Keep what is loaded out of the collector's reach before the pool forks.
+def _freeze_before_fork() -> None:
+    """Keep what is loaded out of the collector's reach when the pool forks.
 
     A collection writes into every object it looks at, so that in each child the
-    pages shared with the parent become its own.
+    pages shared with the parent become its own. None takes place until then either,
+    as the documentation of `gc.freeze` advises: there is next to nothing to collect,
+    and the children would fill the holes.
     """
-    gc.collect()
-    gc.freeze()
+    enabled = gc.isenabled()
+    gc.disable()
+
+    def freeze(**kwargs: Any) -> None:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+    signals.celeryd_after_setup.connect(freeze, weak=False)

@@ -25,6 +25,14 @@ def nap(seconds: float) -> None:
 
 
 @shared_task
+def collector() -> None:
+    """Tell whether the collector leaves alone what was loaded before the fork."""
+    import gc
+
+    note(f"{gc.isenabled()} {gc.get_freeze_count() > 10_000} {os.getpid()}")
+
+
+@shared_task
 def modules() -> None:
     """Tell which modules of Celery's command line the worker has loaded."""
     import sys

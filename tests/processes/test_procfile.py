@@ -82,6 +82,23 @@ def test_the_celery_command_is_never_imported(deployment: Deployment) -> None:
     assert "celery.bin.celery" not in loaded
 
 
+def test_children_leave_alone_what_was_loaded_before_the_fork(
+    deployment: Deployment,
+) -> None:
+    deployment.configure(
+        "PRODUCTION_PROCESSES['worker']['ARGS']['max-tasks-per-child'] = 1\n"
+    )
+    deployment.start("worker")
+    deployment.shell(
+        "from tests.processes.tasks import collector\n"
+        "for _ in range(3): collector.delay()"
+    )
+    notes = [note.rpartition(" ") for note in deployment.wait_for_notes(3)]
+    assert {collector for collector, _, _ in notes} == {"True True"}
+    # Each in a child of its own: those that replace others are as the first.
+    assert len({pid for _, _, pid in notes}) == 3
+
+
 def test_the_equivalent_command_is_shown(deployment: Deployment) -> None:
     worker = deployment.start("worker")
     worker.wait_for(READY["worker"])

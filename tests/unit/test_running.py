@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from celery import Celery
+from celery import Celery, signals
+from django.core.checks.registry import registry
 from django.core.management import CommandError
 
 from prodserver_celery5 import options
 from prodserver_celery5.backends import CeleryWorker
+from prodserver_celery5.entries import Entry
 from prodserver_celery5.process import Process
 
 
@@ -45,6 +49,36 @@ def test_the_status_that_the_command_ends_with(
     monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     assert started(monkeypatch, click.exceptions.Exit(status)) == status
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_rests_until_the_pool_forks(
+    monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    """A project that has switched it off has it off afterwards as well."""
+    app = Celery("proj", set_as_current=False)
+    seen: list[object] = []
+
+    def worker(**kwargs: Any) -> None:
+        seen.append(gc.isenabled())
+        signals.celeryd_after_setup.send(sender="worker@here")
+        seen.extend([gc.isenabled(), gc.get_freeze_count() > 0])
+        raise click.exceptions.Exit(0)
+
+    monkeypatch.setattr(app, "Worker", worker)
+    monkeypatch.setattr(signals.celeryd_after_setup, "receivers", [])
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(registry, "registered_checks", set())
+    monkeypatch.setattr(Entry, "app", lambda self: app)
+    if not enabled:
+        gc.disable()
+    try:
+        with pytest.raises(SystemExit):
+            CeleryWorker(APP="proj").start_server()
+        assert seen == [False, enabled, True]
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def test_arguments_that_prep_server_args_did_not_make() -> None:
