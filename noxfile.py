@@ -251,7 +251,7 @@ def upstream(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure time and memory beside `celery`, and write docs/benchmarks.md."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "behaviour"))
+    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "bench"))
     session.run("python", "-m", "bench", *session.posargs)
 
 

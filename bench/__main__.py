@@ -85,6 +85,19 @@ class Benchmark:
                 for name, value in found.items():
                     self._keep(f"{key} {name}", contender, value)
 
+    def replaced(self, project: Project) -> None:
+        """Memory when children have been replaced, eight of them a hundred times."""
+        args = {"concurrency": 8, "max-tasks-per-child": 20}
+        for contender in self._turns(self.rounds):
+            with self._start(contender, "worker", project, args) as run:
+                run.ready()
+                for count in (200, 2000):
+                    run.work("nothing", count)
+                    found = run.memory()
+                    for name in ("parent", "private", "pss"):
+                        key = f"{project.name} replaced {count} {name}"
+                        self._keep(key, contender, found[name])
+
     def throughput(self, project: Project) -> None:
         """Tasks per second on two children, in turns between workers that all run."""
         args = {"concurrency": 2, "loglevel": "WARNING"}
@@ -190,7 +203,7 @@ def redis_version() -> str:
 def main() -> None:
     """Measure, keep the values, and write what the documentation shows."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("prefork", "throughput", "gevent", "beat")
+    parts = ("prefork", "replaced", "throughput", "gevent", "beat")
     parser.add_argument("--quick", action="store_true", help="few runs, no documents")
     parser.add_argument("--rounds", type=int, help="turns of each; 5, or 2 if quick")
     parser.add_argument("--part", action="append", choices=parts)

@@ -148,6 +148,7 @@ class Run:
         pids = [self.process.pid, *children]
         pss = sum(_kib(pid, "smaps_rollup", "Pss") for pid in pids)
         return {
+            "parent": _kib(self.process.pid, "status", "VmRSS") / 1024,
             "peak": _kib(self.process.pid, "status", "VmHWM") / 1024,
             "pss": pss / 1024,
             "private": statistics.median(private) / 1024 if private else 0.0,

@@ -15,7 +15,31 @@ from dev.procfile import ROOT
 
 __all__ = ("PROJECTS", "Project")
 
-APPS, MODELS, TASKS = 20, 8, 15
+APPS, MODELS, TASKS = 14, 8, 22
+
+# What a project of that size has installed beside its own apps, and what it imports.
+INSTALLED = (
+    "django.contrib.humanize",
+    "django.contrib.sites",
+    "allauth",
+    "allauth.account",
+    "corsheaders",
+    "django_filters",
+    "drf_spectacular",
+    "import_export",
+    "simple_history",
+    "storages",
+    "taggit",
+)
+IMPORTED = (
+    "boto3",
+    "django_filters.rest_framework",
+    "import_export.resources",
+    "PIL.Image",
+    "requests",
+    "storages.backends.s3",
+    "taggit.managers",
+)
 
 SETTINGS = """\
 import json, os
@@ -23,6 +47,8 @@ import json, os
 from prayer_room_api.settings import *
 
 INSTALLED_APPS += {apps!r}
+if "allauth" in INSTALLED_APPS:
+    MIDDLEWARE += ["allauth.account.middleware.AccountMiddleware"]
 CELERY_IMPORTS = ("bench.tasks",)
 CELERY_RESULT_BACKEND = os.environ.get("BENCH_RESULTS") or None
 _args = json.loads(os.environ.get("BENCH_ARGS", "{{}}"))
@@ -89,9 +115,8 @@ class Project:
             apps = []
         for app in apps:
             _make_app(folder / app)
-        # What a project of that size imports for its own needs.
         if apps:
-            apps = ["django.contrib.humanize", "django.contrib.sites", *apps]
+            apps = [*INSTALLED, *apps]
         (folder / "bench_settings.py").write_text(SETTINGS.format(apps=apps))
         self.naps = folder / "naps"
         self.env = {
@@ -176,8 +201,9 @@ def _make_app(folder: Path) -> None:
             "        fields = '__all__'\n"
             for n in range(MODELS)
         ),
-        "tasks": "from celery import shared_task\n\n"
-        f"from . import models, serializers\n{tasks}",
+        "tasks": "from celery import shared_task\n"
+        + "".join(f"import {module}\n" for module in IMPORTED)
+        + f"\nfrom . import models, serializers\n{tasks}",
     }.items():
         (folder / f"{name}.py").write_text(code)
 

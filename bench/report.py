@@ -59,6 +59,17 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
             }
             made |= _table(f"{project}: {title}", unit, rows)
         rows = {
+            f"{label}, after {count:,} tasks": found
+            for kind, label in (
+                ("parent", "the parent, RSS"),
+                ("private", "a child, private"),
+                ("pss", "the whole, PSS"),
+            )
+            for count in (200, 2000)
+            if (found := values.get(f"{project} replaced {count} {kind}"))
+        }
+        made |= _table(f"{project}: Children replaced", "MiB", rows)
+        rows = {
             label: found
             for task, label in (
                 ("nothing", "without results"),
