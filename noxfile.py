@@ -59,24 +59,28 @@ def is_installable(celery: str, django: str, python: str) -> bool:
 def combinations() -> Iterator[Any]:
     """Yield each Celery with each django-prodserver; with `--full`, with everything.
 
-    Over the pairs, Django and Python take turns, so that each occurs.
+    Over the pairs, Django and Python take turns, so that each occurs. The first and
+    the last of all are the lowest and the newest, on which the whole suite is run.
     """
-    for number, (celery, prodserver) in enumerate(
-        itertools.product(CELERIES, PRODSERVERS)
-    ):
+    pairs = list(itertools.product(CELERIES, PRODSERVERS))
+    for number, (celery, prodserver) in enumerate(pairs, 1):
         rest = [
             (django, python)
             for python, django in itertools.product(PYTHONS, DJANGOS)
             if is_installable(celery, django, python)
         ]
+        whole = {1: ("lowest", rest[0]), len(pairs): ("newest", rest[-1])}
+        end, environment = whole.get(number, ("", None))
         if "--full" not in sys.argv:
             # 5 has no factor in common with the number of any of the choices.
-            rest = [rest[number * 5 % len(rest)]]
+            rest = [environment or rest[number * 5 % len(rest)]]
         for django, python in rest:
+            is_end = (django, python) == environment
             yield nox.param(
-                python, celery, prodserver, django,
+                python, celery, prodserver, django, is_end,
                 id=f"py{python}-celery{celery}-prodserver{prodserver}-django{django}",
-                tags=[f"celery{celery}", f"py{python}", f"django{django}"],
+                tags=[f"celery{celery}", f"py{python}", f"django{django}"]
+                + [end] * is_end,
             )  # fmt: skip
 
 
@@ -140,7 +144,7 @@ def tests(session: nox.Session) -> None:
 
 
 def install_wheel(
-    session: nox.Session, *requirements: str, lowest: bool = False
+    session: nox.Session, group: str, *requirements: str, lowest: bool = False
 ) -> Path:
     """Install the built package, and return a folder with all but its source."""
     folder = Path(session.create_tmp()).resolve()
@@ -156,7 +160,7 @@ def install_wheel(
         )
     # What is installed and allowed stays.
     session.install(
-        str(wheel), *nox.project.dependency_groups(PYPROJECT, "tests"), *requirements
+        str(wheel), *nox.project.dependency_groups(PYPROJECT, group), *requirements
     )
     away = folder / "project"
     shutil.rmtree(away, ignore_errors=True)
@@ -177,18 +181,28 @@ def smoke(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="uv", default=False)
-@nox.parametrize("python,celery,prodserver,django", list(combinations()))
-def matrix(session: nox.Session, celery: str, prodserver: str, django: str) -> None:
+@nox.parametrize("python,celery,prodserver,django,whole", list(combinations()))
+def matrix(
+    session: nox.Session, celery: str, prodserver: str, django: str, whole: bool
+) -> None:
     """Run a worker and beat on each Celery, django-prodserver, Django and Python."""
     away = install_wheel(
-        session, f"celery~={celery}.0", f"django-prodserver~={prodserver}.0",
+        session, "behaviour" if whole else "tests",
+        f"celery~={celery}.0", f"django-prodserver~={prodserver}.0",
         f"django~={django}.0",
         # Their `celery` command, with which ours is compared, imports pkg_resources.
         *(["setuptools<81"] if celery in ("5.0", "5.1") else []),
     )  # fmt: skip
+    env = {"PRODSERVER_VERSIONS": str(unpack_prodservers(session))} if whole else {}
     with session.chdir(away):
         session.run("python", "-m", "pytest", "-q", "tests/differential")
-        smoke(session)
+        if not whole:
+            smoke(session)
+            return
+        session.run(
+            "python", "-m", "pytest", "tests/unit", "tests/processes",
+            "tests/behaviour", env=env,
+        )  # fmt: skip
 
 
 @nox.session(venv_backend="uv", python=PYTHONS[:1], default=False)
@@ -196,7 +210,7 @@ def minimums(session: nox.Session) -> None:
     """Run the tests on the lowest versions that the metadata allows."""
     # Celery 5.0 imports pkg_resources to look for schedulers, and says nothing of the
     # click that it is written for, which is 7.
-    away = install_wheel(session, "setuptools<81", "click<8", lowest=True)
+    away = install_wheel(session, "tests", "setuptools<81", "click<8", lowest=True)
     with session.chdir(away):
         session.run(
             "python", "-m", "pytest", "-q", "tests/unit/test_app.py", "tests/processes"
@@ -206,7 +220,7 @@ def minimums(session: nox.Session) -> None:
 @nox.session(venv_backend="uv", default=False)
 def prereleases(session: nox.Session) -> None:
     """Run a worker and beat on the newest Celery, pre-releases among them; may fail."""
-    away = install_wheel(session, "--prerelease=allow", "celery")
+    away = install_wheel(session, "tests", "--prerelease=allow", "celery")
     with session.chdir(away):
         smoke(session)
 

@@ -8,7 +8,6 @@ import shlex
 import sys
 from typing import Any, ClassVar
 
-import click
 from celery import signals
 from django.core.checks.registry import registry
 from django.core.management import CommandError
@@ -16,7 +15,7 @@ from django_prodserver.backends.base import BaseServerBackend
 
 from . import green, options
 from .checks import check_processes
-from .entries import Entry, describe
+from .entries import Entry
 
 try:
     from django_prodserver.backends.base import BaseWorkerBackend
@@ -68,8 +67,9 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         try:
             context = options.parse(self.program, app, args)
         except options.OptionError as exc:
-            raise CommandError(f"{self.entry.names}: {describe(exc)}") from exc
-        library = _green_library(context)
+            message = f"{self.entry.names}: {exc.where}: {exc}"
+            raise CommandError(message) from exc
+        library = green.library_of(context.params.get("pool"))
         if library:
             green.restart(library)
         words = options.command_line(str(self.entry.config["APP"]), context)
@@ -106,15 +106,6 @@ class CeleryBeat(CeleryBackend):
     """Runs ``celery beat``."""
 
     program = "beat"
-
-
-def _green_library(context: click.Context) -> str | None:
-    pool = context.params.get("pool")
-    for base in getattr(pool, "__mro__", ()):
-        package, _, library = base.__module__.rpartition(".")
-        if package == "celery.concurrency" and library in green.LIBRARIES:
-            return str(library)
-    return None
 
 
 def _freeze_before_fork() -> None:

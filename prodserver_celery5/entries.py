@@ -122,7 +122,8 @@ class Entry:
         for error in options.mistakes(self.program, app, self.args, import_pool=False):
             wrong = True
             unknown = isinstance(error, options.UnknownOptionError)
-            mistake = self.finding("E006" if unknown else "E007", describe(error))
+            id = "E006" if unknown else "E007"
+            mistake = self.finding(id, f"{error.where}: {error}")
             mistake.__cause__ = error
             yield mistake
         if wrong:
@@ -234,11 +235,6 @@ class Entry:
                 yield self.finding(
                     "W003", f"{where} the folder {folder!r} does not exist here."
                 )
-
-
-def describe(error: options.OptionError) -> str:
-    """Say where in ARGS the mistake is, and what it is."""
-    return f"{error.where}: {error}"
 
 
 def _is_importable(module: str) -> bool:

@@ -11,9 +11,22 @@ import os
 import re
 import sys
 
-__all__ = ("LIBRARIES", "is_patched", "restart")
+__all__ = ("LIBRARIES", "is_patched", "library_of", "restart")
 
 LIBRARIES = ("eventlet", "gevent")
+
+
+def library_of(pool: object) -> str | None:
+    """Name the library that has to be patched in before a pool can work.
+
+    Args:
+        pool: the pool's class, as Celery makes it of ``--pool``.
+    """
+    for base in getattr(pool, "__mro__", ()):
+        package, _, library = base.__module__.rpartition(".")
+        if package == "celery.concurrency" and library in LIBRARIES:
+            return str(library)
+    return None
 
 
 def is_patched(library: str) -> bool:

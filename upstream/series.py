@@ -248,23 +248,13 @@ def _keywords() -> Sequence[Edit]:
 _START_PATCHED = '''\
 """Run the program as Celery's own command does, and exit with its status."""
 context = self._parse(args)
-library = self._green_library(context)
+library = green.library_of(context.params.get("pool"))
 if library:
     # Does not return, unless the process is patched already.
     green.restart(library)
 if not context.obj.quiet:
     self._show(context)
 sys.exit(options.run(context))
-'''
-
-_GREEN = '''\
-def _green_library(self, context: click.Context) -> str | None:
-    """Name what has to be patched in before the pool can work."""
-    for base in getattr(context.params.get("pool"), "__mro__", ()):
-        for library in green.LIBRARIES:
-            if base.__module__ == f"celery.concurrency.{library}":
-                return library
-    return None
 '''
 
 
@@ -278,7 +268,6 @@ def _green() -> Sequence[Edit]:
             was=fingerprint(_START_BY_BODY),
             text=_START_PATCHED,
         ),
-        Extend(WORKER, "CeleryWorker", _GREEN),
         _file("tests/test_celery_green_pools.py"),
     ]
 
