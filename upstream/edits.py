@@ -19,7 +19,6 @@ __all__ = (
     "Body",
     "Edit",
     "EditError",
-    "Extend",
     "Import",
     "Insert",
     "NewFile",
@@ -87,13 +86,10 @@ class Import:
 
     def apply(self, root: Path) -> None:
         """Put the import before the file's own."""
-        text = _read(root, self.path)
-        body = _parse(self.path, text).body
+        body = _parse(self.path, _read(root, self.path)).body
         imports = [n for n in body if isinstance(n, ast.Import | ast.ImportFrom)]
         line = imports[0].lineno - 1 if imports else 0
-        lines = text.splitlines(keepends=True)
-        lines.insert(line, self.statement + "\n")
-        (root / self.path).write_text("".join(lines))
+        _replace(root, self.path, line, line, self.statement + "\n")
 
 
 @dataclass(frozen=True)
@@ -114,20 +110,10 @@ class Body:
 
     def apply(self, root: Path) -> None:
         """Replace the body."""
-        text = _read(root, self.path)
-        node = _function(self.path, text, self.name)
-        found = body_print(self.path, text, self.name)
-        if found != self.was:
-            raise EditError(
-                f"{self.path}: {self.name} is not what it was when this edit was"
-                f" written (fingerprint {found}, expected {self.was})."
-            )
-        lines = text.splitlines(keepends=True)
+        node = _known(root, self.path, self.name, self.was)
         first = node.body[0]
-        lines[first.lineno - 1 : node.end_lineno] = [
-            _indented(self.text, first.col_offset)
-        ]
-        (root / self.path).write_text("".join(lines))
+        text = _indented(self.text, first.col_offset)
+        _replace(root, self.path, first.lineno - 1, node.end_lineno, text)
 
 
 @dataclass(frozen=True)
@@ -148,64 +134,37 @@ class Remove:
 
     def apply(self, root: Path) -> None:
         """Remove the function."""
-        Body(self.path, self.name, self.was, "pass\n").apply(root)
-        text = _read(root, self.path)
-        node = _function(self.path, text, self.name)
-        lines = text.splitlines(keepends=True)
-        lines[node.lineno - 1 : node.end_lineno] = [
-            _indented(self.text, node.col_offset)
-        ]
-        (root / self.path).write_text("".join(lines))
+        node = _known(root, self.path, self.name, self.was)
+        text = _indented(self.text, node.col_offset)
+        _replace(root, self.path, node.lineno - 1, node.end_lineno, text)
 
 
 @dataclass(frozen=True)
 class Insert:
-    """Inserts a definition or a statement into a class, after its docstring.
+    """Inserts a definition or a statement into a class.
 
     Args:
         path: a Python file.
         name: the name of the class.
         text: what is inserted, indented as for the top level.
+        last: whether it comes after all that the class has, not after its docstring.
     """
 
     path: str
     name: str
     text: str
+    last: bool = False
 
     def apply(self, root: Path) -> None:
         """Insert the text."""
-        text = _read(root, self.path)
-        node = _class(self.path, text, self.name)
-        if not ast.get_docstring(node):
+        node = _find(self.path, _read(root, self.path), self.name)
+        if not isinstance(node, ast.ClassDef):
+            raise EditError(f"{self.path}: {self.name} is no class.")
+        if not self.last and not ast.get_docstring(node):
             raise EditError(f"{self.path}: {self.name} has no docstring.")
-        end = node.body[0].end_lineno or 0
-        lines = text.splitlines(keepends=True)
-        lines.insert(end, "\n" + _indented(self.text, node.col_offset + 4))
-        (root / self.path).write_text("".join(lines))
-
-
-@dataclass(frozen=True)
-class Extend:
-    """Adds to the end of a class.
-
-    Args:
-        path: a Python file.
-        name: the name of the class.
-        text: what is added, indented as for the top level.
-    """
-
-    path: str
-    name: str
-    text: str
-
-    def apply(self, root: Path) -> None:
-        """Add the text."""
-        text = _read(root, self.path)
-        node = _class(self.path, text, self.name)
-        lines = text.splitlines(keepends=True)
-        added = "\n" + _indented(self.text, node.col_offset + 4)
-        lines.insert(node.end_lineno or 0, added)
-        (root / self.path).write_text("".join(lines))
+        line = node.end_lineno if self.last else node.body[0].end_lineno
+        text = "\n" + _indented(self.text, node.col_offset + 4)
+        _replace(root, self.path, line or 0, line, text)
 
 
 @dataclass(frozen=True)
@@ -304,11 +263,23 @@ def _function(path: str, text: str, name: str) -> ast.FunctionDef:
     return node
 
 
-def _class(path: str, text: str, name: str) -> ast.ClassDef:
-    node = _find(path, text, name)
-    if not isinstance(node, ast.ClassDef):
-        raise EditError(f"{path}: {name} is no class.")
-    return node
+def _known(root: Path, path: str, name: str, was: str) -> ast.FunctionDef:
+    """Find a function, and see that its body is what it was."""
+    text = _read(root, path)
+    found = body_print(path, text, name)
+    if found != was:
+        raise EditError(
+            f"{path}: {name} is not what it was when this edit was written"
+            f" (fingerprint {found}, expected {was})."
+        )
+    return _function(path, text, name)
+
+
+def _replace(root: Path, path: str, start: int, end: int | None, text: str) -> None:
+    """Put a text in the place of some lines, counted from 0."""
+    lines = _read(root, path).splitlines(keepends=True)
+    lines[start:end] = [text]
+    (root / path).write_text("".join(lines))
 
 
 def _indented(text: str, by: int) -> str:

@@ -12,7 +12,6 @@ from .edits import (
     Append,
     Body,
     Edit,
-    Extend,
     Import,
     Insert,
     NewFile,
@@ -91,19 +90,33 @@ def _run(program: str) -> str:
     )
 
 
-def _exit_status() -> Sequence[Edit]:
+def _run_celery(path: str, module: str, *, worker: str, beat: str) -> list[Edit]:
+    """Let worker and beat run Celery's command.
+
+    Args:
+        path: their module.
+        module: what runs the command, as that module imports it.
+        worker: the fingerprint of the worker's `start_server`.
+        beat: that of beat's.
+    """
     return [
         _file(f"{SOURCE}/backends/_celery_command.py", "celery_command.py"),
-        Import(WORKER, "from .._celery_command import run_celery"),
-        Body(
-            WORKER, "CeleryWorker.start_server", was="f898c32e689a", text=_run("worker")
+        Import(path, f"from {module} import run_celery"),
+        Body(path, "CeleryWorker.start_server", was=worker, text=_run("worker")),
+        Body(path, "CeleryBeat.start_server", was=beat, text=_run("beat")),
+        _file("tests/celery_project.py"),
+    ]
+
+
+def _exit_status() -> Sequence[Edit]:
+    return [
+        *_run_celery(
+            WORKER, ".._celery_command", worker="f898c32e689a", beat="fba651b34399"
         ),
-        Body(WORKER, "CeleryBeat.start_server", was="fba651b34399", text=_run("beat")),
         Import(FLOWER, "from .._celery_command import run_celery"),
         Body(
             FLOWER, "CeleryFlower.start_server", was="324ee40afe77", text=_run("flower")
         ),
-        _file("tests/celery_project.py"),
         _file("tests/test_celery_exit_status.py"),
     ]
 
@@ -200,7 +213,7 @@ def _args() -> Sequence[Edit]:
             was=fingerprint(_run("worker")),
             text=_START_BY_COMMAND,
         ),
-        Extend(WORKER, "CeleryWorker", _FORMAT),
+        Insert(WORKER, "CeleryWorker", _FORMAT, last=True),
         Insert(WORKER, "CeleryWorker", 'program: ClassVar[str] = "worker"\n'),
         Remove(
             WORKER,
@@ -240,7 +253,7 @@ def _keywords() -> Sequence[Edit]:
             was=fingerprint(_START_BY_COMMAND),
             text=_START_BY_BODY,
         ),
-        Extend(WORKER, "CeleryWorker", _SHOW),
+        Insert(WORKER, "CeleryWorker", _SHOW, last=True),
         _file("tests/test_celery_command.py"),
     ]
 
@@ -273,18 +286,14 @@ def _green() -> Sequence[Edit]:
 
 
 def _backport() -> Sequence[Edit]:
-    path = f"{SOURCE}/backends/celery.py"
     test = (FILES / "tests/test_celery_exit_status.py").read_text()
     return [
-        _file(f"{SOURCE}/backends/_celery_command.py", "celery_command.py"),
-        Import(path, "from ._celery_command import run_celery"),
-        Body(
-            path, "CeleryWorker.start_server", was="ed5c8fa67106", text=_run("worker")
+        *_run_celery(
+            f"{SOURCE}/backends/celery.py", "._celery_command",
+            worker="ed5c8fa67106", beat="355ac33ff254",
         ),
-        Body(path, "CeleryBeat.start_server", was="355ac33ff254", text=_run("beat")),
-        _file("tests/celery_project.py"),
         NewFile("tests/test_celery_starts.py", _for_2_4(test)),
-    ]
+    ]  # fmt: skip
 
 
 def _for_2_4(test: str) -> str:

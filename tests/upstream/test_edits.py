@@ -10,7 +10,6 @@ from upstream.edits import (
     Append,
     Body,
     EditError,
-    Extend,
     Import,
     Insert,
     NewFile,
@@ -90,7 +89,7 @@ def test_a_function_is_removed(tmp_path: Path) -> None:
 def test_a_class_is_added_to(tmp_path: Path) -> None:
     text = edited(
         tmp_path,
-        Extend("code.py", "Greeter", "def last(self): ...\n"),
+        Insert("code.py", "Greeter", "def last(self): ...\n", last=True),
         Insert("code.py", "Greeter", "first = 1\n"),
         Import("code.py", "import sys"),
         Append("code.py", "end = True\n"),
@@ -99,7 +98,7 @@ def test_a_class_is_added_to(tmp_path: Path) -> None:
     assert '"""Greets."""\n\n    first = 1\n\n    def greet' in text
     assert text.endswith("...\n\n    def last(self): ...\n\n\nend = True\n")
     with pytest.raises(EditError, match=r"Greeter\.greet is no class"):
-        edited(tmp_path, Extend("code.py", "Greeter.greet", "pass\n"))
+        edited(tmp_path, Insert("code.py", "Greeter.greet", "pass\n"))
 
 
 def test_a_pattern_has_to_match_as_often_as_it_says(tmp_path: Path) -> None:
