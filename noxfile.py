@@ -62,13 +62,18 @@ def combinations() -> Iterator[Any]:
     Over the pairs, Django and Python take turns, so that each occurs. The first and
     the last of all are the lowest and the newest, on which the whole suite is run.
     """
-    pairs = list(itertools.product(CELERIES, PRODSERVERS))
-    for number, (celery, prodserver) in enumerate(pairs, 1):
-        rest = [
-            (django, python)
-            for python, django in itertools.product(PYTHONS, DJANGOS)
-            if is_installable(celery, django, python)
-        ]
+    pairs = [
+        (celery, prodserver, environments)
+        for celery, prodserver in itertools.product(CELERIES, PRODSERVERS)
+        if (
+            environments := [
+                (django, python)
+                for python, django in itertools.product(PYTHONS, DJANGOS)
+                if is_installable(celery, django, python)
+            ]
+        )
+    ]
+    for number, (celery, prodserver, rest) in enumerate(pairs, 1):
         whole = {1: ("lowest", rest[0]), len(pairs): ("newest", rest[-1])}
         end, environment = whole.get(number, ("", None))
         if "--full" not in sys.argv:

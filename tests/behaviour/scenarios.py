@@ -514,7 +514,8 @@ def _normal(output: str) -> list[str]:
     warning = r".*UserWarning: (The parameter --uid|pkg_resources).*\n.*\n"
     output = re.sub(warning, "", output)
     lines = [line.rstrip() for line in output.splitlines() if not ours.match(line)]
-    return sorted(line for line in lines if line)
+    # What is between two lines in colour is theirs, and as often as they meet there.
+    return sorted(line for line in lines if line.replace("\033[0m", ""))
 
 
 @scenario("process title")
@@ -602,10 +603,10 @@ def naps(site: Site, pool: str, task: str) -> Outcome:
             "changed": "ended changed" in connections,
         }
     outcome = site.end(worker, signal.SIGTERM)
-    lost = 100 - sum(n.startswith("ended") for n in notes) - site.waiting()
+    ended = sum(note.startswith("ended") for note in notes)
     return outcome | shared | {
-        "ran": 100,
-        "lost": lost,
+        "ran": ended,
+        "lost": max(0, 100 - ended - site.waiting()),
         "seconds": seconds,
         "at once": most,
         "many at once": most > 20,

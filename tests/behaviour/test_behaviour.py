@@ -12,12 +12,6 @@ from .outcomes import Outcomes, differences
 from .scenarios import SCENARIOS, Scenario
 from .sides import SIDES, Site
 
-# Celery 5.2 and older read their entry points in ways that warn.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:SelectableGroups:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:pkg_resources:UserWarning"),
-]
-
 # Until then the command lost the status that the worker had.
 LOSES_STATUS = celery.VERSION < (5, 3)
 

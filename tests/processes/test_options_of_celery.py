@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import celery
 import psutil
 import pytest
 
@@ -184,7 +185,10 @@ def test_workdir(deployment: Deployment, program: str) -> None:
 def test_quiet_leaves_out_the_line_and_the_banner(
     deployment: Deployment, program: str
 ) -> None:
-    banner = {"worker": "[config]", "beat": "Configuration ->"}[program]
+    banner, since = {
+        "worker": ("[config]", (5, 1)),
+        "beat": ("Configuration ->", (5, 3)),
+    }[program]
     loud = deployment.start(program)
     loud.wait_for(READY[program])
     assert f"celery --app=prayer_room_api {program}" in loud.output
@@ -197,7 +201,8 @@ def test_quiet_leaves_out_the_line_and_the_banner(
     quiet.wait_for(READY[program], count=2)
     said = quiet.output[len(seen) :]
     assert "celery --app=" not in said
-    assert banner not in said
+    # Before that, Celery's own --quiet did not reach the program.
+    assert (banner in said) is (since > celery.VERSION)
     assert quiet.stop() == 0
 
 

@@ -71,7 +71,7 @@ def report(deployment: Deployment) -> str:
 def test_a_process_is_ready_shown_and_gone(report: str) -> None:
     assert "1 passed, 3 failed" in report or "3 failed, 1 passed" in report
     # The log of the process stands below the test that failed.
-    assert re.search(r"-- \S*python\S* manage.py prodserver worker -", report)
+    assert re.search(r"-+ \S*python\S* manage.py prodserver worker -", report)
     assert "--concurrency=2" in report
     assert "took longer than 1 s; awaited: no such words" in report
     assert "ended with 1; awaited" in report

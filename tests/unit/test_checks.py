@@ -23,6 +23,8 @@ from prodserver_celery5 import backends
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 
+from .test_options import invalid
+
 WORKER = {"BACKEND": "prodserver_celery5.backends.CeleryWorker", "APP": "shop:app"}
 BEAT = {"BACKEND": "prodserver_celery5.backends.CeleryBeat", "APP": "shop:app"}
 DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
@@ -115,7 +117,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     (
         "E007",
         {**WORKER, "ARGS": {"time-limit": "long"}},
-        "ARGS['time-limit'] = 'long': 'long' is not a valid float.",
+        f"ARGS['time-limit'] = 'long': {invalid(click.FLOAT, 'long')}",
     ),
     (
         "E007",

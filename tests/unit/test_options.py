@@ -38,6 +38,13 @@ def error(app: Celery, args: Any, program: str = "worker") -> OptionError:
     return found
 
 
+def invalid(kind: click.ParamType, value: str) -> str:
+    """What the installed click says of a value."""
+    with pytest.raises(click.BadParameter) as caught:
+        kind.convert(value, None, None)
+    return caught.value.message
+
+
 # Values
 
 
@@ -234,12 +241,12 @@ def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) 
         (
             {"prefetch-multiplier": "x"},
             "ARGS['prefetch-multiplier'] = 'x'",
-            "'x' is not a valid integer.",
+            invalid(click.INT, "x"),
         ),
         (
             {"heartbeat-interval": 2.5},
             "ARGS['heartbeat-interval'] = 2.5",
-            "'2.5' is not a valid integer.",
+            invalid(click.INT, "2.5"),
         ),
         (
             {"autoscale": [1, 2, 3]},
@@ -252,7 +259,7 @@ def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) 
             "Celery cannot read it: AttributeError: 'list' object has no attribute"
             " 'join'",
         ),
-        ("--time-limit x", "ARGS --time-limit", "'x' is not a valid float."),
+        ("--time-limit x", "ARGS --time-limit", invalid(click.FLOAT, "x")),
     ],
 )
 def test_what_celery_does_not_take(
@@ -270,7 +277,8 @@ def test_what_celery_does_not_take(
         ({"loglevel": 21}, "DEBUG"),
         ({"loglevel": "loud"}, "CRITICAL"),
         ({"optimization": "best"}, "fair"),
-        ({"pool": "prefrok"}, "prefork"),
+        # Celery 5.0 takes any name, and looks for a module.
+        ({"pool": "prefrok"}, "prefork" if celery.VERSION >= (5, 1) else "prefrok"),
         ({"loglevel": ["INFO"]}, "takes one of DEBUG, INFO, WARNING"),
     ],
 )
@@ -444,7 +452,7 @@ def test_a_variable_that_celery_refuses(
     monkeypatch.setenv("CELERY_WORKER_PREFETCH_MULTIPLIER", "many")
     found = error(app, {"beat": True})
     assert found.where == "CELERY_WORKER_PREFETCH_MULTIPLIER = 'many'"
-    assert str(found) == "'many' is not a valid integer."
+    assert str(found) == invalid(click.INT, "many")
     assert list(options.mistakes("beat", app, {})) == []
     monkeypatch.setenv("NO_COLOR", "perhaps")
     assert error(app, None, "beat").where == "NO_COLOR = 'perhaps'"
