@@ -89,12 +89,10 @@ def combinations() -> Iterator[Any]:
             )  # fmt: skip
 
 
-def install(session: nox.Session, group: str) -> None:
-    """Install the package, a dependency group, and the requirements after `--`."""
-    requirements = [arg for arg in session.posargs if arg[0].isalpha() and "=" in arg]
-    session.install(
-        "-e.", *nox.project.dependency_groups(PYPROJECT, group), *requirements
-    )
+def install(session: nox.Session, group: str, *requirements: str) -> None:
+    """Install the package, what a dependency group has, and further requirements."""
+    groups = nox.project.dependency_groups(PYPROJECT, group)
+    session.install("-e.", *groups, *requirements)
 
 
 def unpack_prodservers(session: nox.Session) -> Path:
@@ -112,14 +110,14 @@ def unpack_prodservers(session: nox.Session) -> Path:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show the whole of it at work, in under a minute, without any service."""
-    install(session, "project")
+    install(session, "project", *session.posargs)
     session.run("python", "-m", "dev.demo")
 
 
 @nox.session
 def serve(session: nox.Session) -> None:
     """Run the Procfile's web, worker and beat until Ctrl-C."""
-    install(session, "project")
+    install(session, "project", *session.posargs)
     # nox would kill them within half a second of Ctrl-C: tasks are to be finished.
     session.run(
         "python", "-m", "dev.procfile",
@@ -130,14 +128,14 @@ def serve(session: nox.Session) -> None:
 @nox.session
 def manage(session: nox.Session) -> None:
     """Run manage.py on the data of `serve`: `nox -s manage -- createsuperuser`."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "project"))
+    install(session, "project")
     session.run("python", "manage.py", *session.posargs, env={"DEBUG": "on"})
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; words after `--` are pytest's."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "behaviour"))
+    install(session, "behaviour")
     env = {"PRODSERVER_VERSIONS": str(unpack_prodservers(session))}
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs, env=env)
@@ -233,7 +231,7 @@ def prereleases(session: nox.Session) -> None:
 @nox.session(default=False)
 def docker(session: nox.Session) -> None:
     """Run the worker and beat in containers, with pytest-celery's brokers."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "docker"))
+    install(session, "docker")
     # celery.contrib.pytest has fixtures of pytest-celery's names.
     session.run(
         "python", "-m", "pytest", "-p", "no:celery.contrib.pytest", "tests/docker",
@@ -244,7 +242,7 @@ def docker(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation, and run its commands and settings."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "docs"))
+    install(session, "docs")
     session.run(
         "sphinx-build", "--fail-on-warning", "--builder", "html", "docs", "dist/docs"
     )
@@ -256,7 +254,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(default=False)
 def dist(session: nox.Session) -> None:
     """Build the distribution, check it, and start a worker from it."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "dist"))
+    install(session, "dist")
     session.run("python", "-m", "pytest", "tests/docs/test_dist.py")
 
 
@@ -270,14 +268,14 @@ def upstream(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure time and memory beside `celery`, and write docs/benchmarks.md."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "bench"))
+    install(session, "bench")
     session.run("python", "-m", "bench", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types."""
-    session.install("-e.", *nox.project.dependency_groups(PYPROJECT, "lint"))
+    install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")

@@ -86,7 +86,7 @@ class Benchmark:
                     self._keep(f"{key} {name}", contender, value)
 
     def replaced(self, project: Project) -> None:
-        """Memory when children have been replaced, eight of them a hundred times."""
+        """Memory before and after a hundred children have been replaced."""
         args = {"concurrency": 8, "max-tasks-per-child": 20}
         for contender in self._turns(self.rounds):
             with self._start(contender, "worker", project, args) as run:
@@ -204,8 +204,8 @@ def main() -> None:
     """Measure, keep the values, and write what the documentation shows."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parts = ("prefork", "replaced", "throughput", "gevent", "beat")
-    parser.add_argument("--quick", action="store_true", help="few runs, no documents")
-    parser.add_argument("--rounds", type=int, help="turns of each; 5, or 2 if quick")
+    parser.add_argument("--quick", action="store_true", help="few runs")
+    parser.add_argument("--rounds", type=int, help="turns of each; 3, or 2 if quick")
     parser.add_argument("--part", action="append", choices=parts)
     parser.add_argument("--project", action="append", choices=PROJECTS)
     parser.add_argument(
@@ -214,13 +214,14 @@ def main() -> None:
         help="write the documents anew, measure nothing",
     )
     options = parser.parse_args()
-    rounds = options.rounds or (2 if options.quick else 5)
+    rounds = options.rounds or (2 if options.quick else 3)
     # By an exception, so that the server and the processes end as well.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    known: dict[str, Any] = {"machine": {}, "values": {}}
-    if RESULTS.exists():
-        known = json.loads(RESULTS.read_text())
-    if not options.render:
+    # The documents have the figures of one run on one machine, all of them.
+    whole = not (options.quick or options.part or options.project)
+    if options.render:
+        known: dict[str, Any] = json.loads(RESULTS.read_text())
+    else:
         if not Redis.program:
             sys.exit("The benchmark needs the program redis-server.")
         with ExitStack() as stack:
@@ -233,18 +234,11 @@ def main() -> None:
             benchmark = Benchmark(redis, projects, rounds, options.quick)
             benchmark.run(options.part or list(parts))
         print()
-        known = {
-            "machine": machine(),
-            # A part that was not measured now keeps its figures.
-            "values": {
-                **({} if options.quick else known["values"]),
-                **benchmark.values,
-            },
-        }
+        known = {"machine": machine(), "values": benchmark.values}
     tables = report.tables(known)
     for title, table in tables.items():
         print(f"\n{title}\n\n{table}")
-    if not options.quick:
+    if whole:
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
         report.write(known, tables, ROOT / "docs")
 

@@ -59,13 +59,13 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
             }
             made |= _table(f"{project}: {title}", unit, rows)
         rows = {
-            f"{label}, after {count:,} tasks": found
+            f"{label}, after {total:,} tasks": found
             for kind, label in (
                 ("parent", "the parent, RSS"),
                 ("private", "a child, private"),
                 ("pss", "the whole, PSS"),
             )
-            for count in (200, 2000)
+            for count, total in ((200, 200), (2000, 2200))
             if (found := values.get(f"{project} replaced {count} {kind}"))
         }
         made |= _table(f"{project}: Children replaced", "MiB", rows)
@@ -90,8 +90,8 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
         made |= _table(f"{project}: gevent, 100 greenlets", "s", rows)
     for kind, unit, title in (
         ("first", "s", "to the first message"),
-        ("late", "s", "lateness of a message, median"),
-        ("latest", "s", "lateness of a message, worst"),
+        ("late", "ms", "lateness of a message, median"),
+        ("latest", "ms", "lateness of a message, worst"),
         ("peak", "MiB", "peak"),
         ("pss", "MiB", "PSS"),
     ):
@@ -100,7 +100,8 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
             for count in (10, 1000, 10_000)
             if (found := values.get(f"small beat {count} {kind}"))
         }
-        made |= _table(f"beat: {title}", unit, rows)
+        # A ratio of a few milliseconds would say nothing.
+        made |= _table(f"beat: {title}", unit, rows, ratio=unit != "ms")
     return made
 
 
@@ -136,22 +137,24 @@ def _table(
     rows: dict[str, dict[str, list[float]]],
     *,
     paired: bool = False,
+    ratio: bool = True,
 ) -> dict[str, str]:
     """One table: a row each, the contenders' medians, and the ratio of ours."""
     if not rows:
         return {}
     present = [name for name in NAMES if any(name in found for found in rows.values())]
-    heads = ["", *(NAMES[name] for name in present), "ratio to `celery`"]
-    heads += ["95 % interval"] if paired else []
+    heads = ["", *(NAMES[name] for name in present)]
+    heads += ["ratio to `celery`"] * ratio + ["95 % interval"] * paired
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for label, found in rows.items():
-        medians = {name: statistics.median(v) for name, v in found.items()}
+        scale = 1000 if unit == "ms" else 1
+        medians = {name: scale * statistics.median(v) for name, v in found.items()}
         cells = [
             f"{_number(medians[name])} {unit}".strip() if name in medians else "-"
             for name in present
         ]
-        ratio = medians["ours"] / medians["celery"] if medians["celery"] else math.nan
-        cells.append(f"**{ratio:.2f}**")
+        if ratio:
+            cells.append(f"**{medians['ours'] / medians['celery']:.2f}**")
         if paired:
             low, high = interval(found["ours"], found["celery"])
             cells.append(f"{low:.3f} to {high:.3f}")

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from prodserver_celery5.process import Process
@@ -31,7 +32,9 @@ def release(env: Mapping[str, str], log: Path | None = None) -> None:
         env: the environment of the processes.
         log: the file that takes the output; ``None`` for the terminal.
     """
-    status = Process(commands()["release"], log=log, cwd=ROOT, env=env).wait()
+    with Process(commands()["release"], log=log, cwd=ROOT, env=env) as process:
+        # As long as migrations take.
+        status = process.popen.wait()
     if status:
         sys.exit(status)
 
@@ -46,30 +49,40 @@ def serve() -> int:
     port = env.setdefault("PORT", "8000")
     env.setdefault("HOST", "127.0.0.1")
     release(env)
-    running = {
-        name: Process(command, log=None, cwd=ROOT, env=env)
-        for name, command in commands().items()
-        if name != "release"
-    }
-    print(
-        f"\n  http://127.0.0.1:{port}/              what runs here\n"
-        f"  http://127.0.0.1:{port}/admin/       after:"
-        " nox -s manage -- createsuperuser\n"
-        f"  http://127.0.0.1:{port}/api/requests/ the approved requests; to post one:\n"
-        f'    curl --json \'{{"text": "For my neighbour"}}\''
-        f" http://127.0.0.1:{port}/api/requests/\n"
-        "  Ctrl-C ends web, worker and beat.\n",
-        flush=True,
-    )
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked.append(number))
-    while not asked and all(p.popen.poll() is None for p in running.values()):
-        time.sleep(0.2)
-    for process in running.values():
-        if process.popen.poll() is None:
-            process.send(signal.SIGTERM)
-    statuses = {name: process.wait() for name, process in running.items()}
+    with ExitStack() as stack:
+        running = {
+            name: stack.enter_context(Process(command, log=None, cwd=ROOT, env=env))
+            for name, command in commands().items()
+            if name != "release"
+        }
+        print(
+            f"\n  http://127.0.0.1:{port}/              what runs here\n"
+            f"  http://127.0.0.1:{port}/admin/       after:"
+            " nox -s manage -- createsuperuser\n"
+            f"  http://127.0.0.1:{port}/api/requests/ the approved requests; to post"
+            " one:\n"
+            f'    curl --json \'{{"text": "For my neighbour"}}\''
+            f" http://127.0.0.1:{port}/api/requests/\n"
+            "  Ctrl-C ends web, worker and beat.\n",
+            flush=True,
+        )
+
+        def ended() -> list[bool]:
+            return [process.popen.poll() is not None for process in running.values()]
+
+        while not asked and not any(ended()):
+            time.sleep(0.2)
+        for process in running.values():
+            if process.popen.poll() is None:
+                process.send(signal.SIGTERM)
+        # Tasks may be finished, until nox would kill: see the noxfile.
+        deadline = time.monotonic() + 55
+        while not all(ended()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    statuses = {name: process.popen.returncode for name, process in running.items()}
     print(", ".join(f"{name} ended with {s}" for name, s in statuses.items()))
     return 0 if asked and not any(statuses.values()) else 1
 

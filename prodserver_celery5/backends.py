@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import sys
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from django_prodserver.backends.base import BaseServerBackend
 
 from . import green, options
 from .checks import check_processes
-from .entries import Entry
+from .entries import Entry, Finding
 
 try:
     from django_prodserver.backends.base import BaseWorkerBackend
@@ -63,9 +62,10 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             CommandError: Celery cannot read the arguments.
             SystemExit: always, when the program ends.
         """
-        app = self.entry.app()
         try:
-            context = options.parse(self.program, app, args)
+            context = options.parse(self.program, self.entry.app(), args)
+        except Finding as exc:
+            raise CommandError(str(exc)) from exc
         except options.OptionError as exc:
             message = f"{self.entry.names}: {exc.where}: {exc}"
             raise CommandError(message) from exc
@@ -75,25 +75,18 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         words = options.command_line(str(self.entry.config["APP"]), context)
         if not context.obj.quiet:
             # Flushed, or each forked child would print it once more.
-            print(shlex.join(map(options.censored, words)), flush=True)
-        # Relative, it would not be found again from another folder, on SIGHUP.
-        sys.argv[0] = os.path.abspath(sys.argv[0])
-        if context.params.get("detach"):
-            self._hand_over(words)
+            print(options.shown(words), flush=True)
+        home = _make_restartable()
+        if self.program == "worker":
+            if context.params["detach"]:
+                # Celery makes `python -m celery …` of it, from the words that it finds.
+                path = os.environ.get("PYTHONPATH")
+                os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, path)))
+                sys.argv[:] = words
+            _freeze_before_fork()
         # Celery's Django fixup would run it again, and discard what it finds.
         registry.registered_checks.discard(check_processes)
-        if self.program == "worker":
-            _freeze_before_fork()
-        status = options.run(context)
-        # Celery 5.0 to 5.2 make a status of the text that a remote shutdown logs.
-        sys.exit(0 if isinstance(status, str) else status)
-
-    def _hand_over(self, words: list[str]) -> None:
-        """Let a detached worker be what Celery makes of it: ``python -m celery …``."""
-        home = os.path.dirname(sys.argv[0])
-        path = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, path)))
-        sys.argv[:] = words
+        sys.exit(options.run(context))
 
 
 class CeleryWorker(CeleryBackend):
@@ -106,6 +99,21 @@ class CeleryBeat(CeleryBackend):
     """Runs ``celery beat``."""
 
     program = "beat"
+
+
+def _make_restartable() -> str:
+    """Let `sys.argv` start the program again from any folder, as Celery does on SIGHUP.
+
+    Returns:
+        The folder that the program's own modules are found in.
+    """
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        sys.argv[0] = os.path.abspath(sys.argv[0])
+        return os.path.dirname(sys.argv[0])
+    # `python -m`: the file of the module alone would not find what it imports.
+    sys.argv[:1] = ["-m", spec.name.removesuffix(".__main__")]
+    return os.getcwd()
 
 
 def _freeze_before_fork() -> None:

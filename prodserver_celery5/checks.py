@@ -47,18 +47,19 @@ def check_processes(
             continue
         try:
             backend = import_string(path)
-        except ImportError as exc:
+
+            from .backends import CeleryBackend
+
+            if isinstance(backend, type) and issubclass(backend, CeleryBackend):
+                entries.append(backend(**config).entry)
+        except Exception as exc:
+            reason = " ".join(f"{type(exc).__name__}: {exc}".split())
             messages.append(
                 checks.Error(
-                    f"{name}: BACKEND = {path!r} cannot be imported: {exc}",
+                    f"{name}: BACKEND = {path!r} cannot be used: {reason}",
                     id="prodserver_celery5.E002",
                 )
             )
-            continue
-        from .backends import CeleryBackend
-
-        if isinstance(backend, type) and issubclass(backend, CeleryBackend):
-            entries.append(backend(**config).entry)
     for entry in entries:
         messages += _report(entry, entries)
     return messages
@@ -90,21 +91,19 @@ def _report(entry: Entry, entries: Sequence[Entry]) -> list[checks.CheckMessage]
                 id="prodserver_celery5.W004",
             )
             for option in ("umask", "executable")
-            if any(word.startswith(f"--{option}") for word in context.meta["argv"])
+            if context.params.get(option)
         ]
-    beats = [
-        other.names
-        for other in entries
-        if other.program == "beat" and _is_of(app, other)
-    ]
-    if entry.program == "worker" and context.params.get("beat") and beats:
-        found.append(
+    if entry.program == "worker" and context.params.get("beat"):
+        found += [
             checks.Warning(
-                f"{entry.names}: beat = True starts a second beat of the app beside the"
-                f" process {beats[0]}; each task of the schedule would be sent twice.",
+                f"{entry.names}: beat = True starts a second beat of the app beside"
+                f" the process {other.names}; each task of the schedule would be sent"
+                " twice.",
                 id="prodserver_celery5.W005",
             )
-        )
+            for other in entries
+            if other.program == "beat" and _is_of(app, other)
+        ]
     return found
 
 

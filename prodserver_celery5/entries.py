@@ -59,10 +59,17 @@ class Entry:
     def names(self) -> str:
         """The names of the processes whose entry this is: a backend never learns it."""
         processes = getattr(settings, "PRODUCTION_PROCESSES", {})
-        return (
-            ", ".join(str(n) for n, entry in processes.items() if entry == self.config)
-            or self.program
-        )
+        # A backend derived from ours may have changed ARGS.
+        for keys in (("BACKEND", "APP", "ARGS"), ("BACKEND", "APP")):
+            names = [
+                str(name)
+                for name, entry in processes.items()
+                if isinstance(entry, Mapping)
+                and all(entry.get(key) == self.config.get(key) for key in keys)
+            ]
+            if names:
+                return ", ".join(names)
+        return self.program
 
     @property
     def args(self) -> Any:
@@ -113,13 +120,19 @@ class Entry:
 
     def findings(self) -> Iterator[Finding]:
         """Find what is wrong with the entry, without starting or importing a pool."""
+        for key in self.config:
+            if key not in ("BACKEND", "APP", "ARGS"):
+                yield self.finding(
+                    "E010",
+                    f"the key {key!r} is unknown; an entry has BACKEND, APP and ARGS.",
+                )
         try:
             app = self.app()
         except Finding as finding:
             yield finding
             return
         wrong = False
-        for error in options.mistakes(self.program, app, self.args, import_pool=False):
+        for error in options.mistakes(self.program, app, self.args):
             wrong = True
             unknown = isinstance(error, options.UnknownOptionError)
             id = "E006" if unknown else "E007"
@@ -179,7 +192,10 @@ class Entry:
         if name == "prefork":
             # Celery takes its option's default for "what worker_pool says".
             name = app.conf.worker_pool
-        module = str(ALIASES.get(name, name) or "").partition(":")[0]
+        path = str(ALIASES.get(name, name) or "")
+        # As symbol_by_name() takes it: "module:Class", "module.Class", or a module.
+        module, colon, _ = path.partition(":")
+        module = module if colon else path.rpartition(".")[0] or path
         library = module.rpartition(".")[2]
         wanted = library if library in green.LIBRARIES else module
         if isinstance(name, str) and wanted and not _is_importable(wanted):
@@ -240,7 +256,7 @@ class Entry:
 def _is_importable(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):
+    except Exception:  # of a package above it, which is imported
         return False
 
 

@@ -69,9 +69,11 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
             flags += [word, program.pop(0)]
             continue
         # Letters may stand together, until one takes the rest or what comes next.
-        before, *found = re.split("([mWX])", word, maxsplit=1)
+        before, *found = re.split("([cmWX])", word, maxsplit=1)
         if found:
             letter, value = found[0], found[1] or program.pop(0)
+            if letter == "c":
+                sys.exit("`python -c` cannot start anew with the patches of a pool.")
             if letter == "m":
                 flags += [before] * (before != "-")
                 return flags, ["-m", value, *program]

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import celery
 import click
-from celery import concurrency
 from celery.app.defaults import _TO_OLD_KEY
 from celery.app.utils import HIDDEN_SETTINGS
 from celery.bin.base import CLIContext, CommaSeparatedList, LogLevel
@@ -38,6 +38,7 @@ __all__ = (
     "mistakes",
     "parse",
     "run",
+    "shown",
     "without_passwords",
 )
 
@@ -304,20 +305,6 @@ def _takes(option: click.Option) -> str:
 # Argument list → keyword arguments
 
 
-class _PoolName(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
-    """The type of ``--pool``, without the import of the pool."""
-
-    name = "pool"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
-        # Celery 5.0 takes the path of a class as well.
-        if ":" in value:
-            return value
-        return click.Choice(tuple(concurrency.ALIASES)).convert(value, param, ctx)
-
-
 def parse(
     name: str, app: celery.Celery, argv: Sequence[str], *, import_pool: bool = True
 ) -> click.Context:
@@ -347,7 +334,9 @@ def parse(
         command.params = [copy.copy(param) for param in command.params]
         for option in command.params:
             if option.name == "pool":
-                option.type = _PoolName()
+                # Celery 5.0 takes any name, and any path of a class.
+                names = getattr(option.type, "choices", None)
+                option.type = click.Choice(names) if names else click.STRING
     end = argv.index("--") if "--" in argv else len(argv)
     try:
         outer = above.make_context("celery", list(argv[:end]), obj=app)
@@ -376,7 +365,7 @@ def parse(
     except click.ClickException as exc:
         param = getattr(exc, "param", None)
         where = f"ARGS {param.opts[-1]}" if param else "ARGS"
-        raise OptionError(exc.message, where) from exc
+        raise OptionError(exc.message or exc.format_message(), where) from exc
     except Exception as exc:
         raise OptionError(
             f"Celery cannot read it: {type(exc).__name__}: {exc}"
@@ -385,27 +374,28 @@ def parse(
     return context
 
 
-def mistakes(
-    name: str, app: celery.Celery, args: object, *, import_pool: bool = True
-) -> Iterator[OptionError]:
-    """Find each thing that is wrong with ARGS, and where.
+def mistakes(name: str, app: celery.Celery, args: object) -> Iterator[OptionError]:
+    """Find each thing that is wrong with ARGS, and where, without importing a pool.
 
-    The parameters are those of `argument_list` and `parse`.
+    The parameters are those of `argument_list`.
     """
 
     def attempt(part: object) -> OptionError | None:
         try:
-            argv = argument_list(name, app, part)
-            parse(name, app, argv, import_pool=import_pool)
+            parse(name, app, argument_list(name, app, part), import_pool=False)
         except OptionError as exc:
             return exc
         return None
+
+    def is_missing(error: OptionError) -> bool:
+        # Where the app has an option that has to be given, each part alone lacks it.
+        return isinstance(error.__cause__, click.MissingParameter)
 
     whole = attempt(args)
     if whole is None:
         return
     environment = attempt(None)
-    if environment is not None:
+    if environment and not is_missing(environment):
         # Which variable it is, Celery does not always say either.
         param = getattr(environment.__cause__, "param", None)
         known = getattr(param, "name", "…")
@@ -413,16 +403,16 @@ def mistakes(
         value = os.environ.get(variable)
         environment.where = variable + (f" = {censored(repr(value))}" if value else "")
         yield environment
-    elif isinstance(args, Mapping):
-        # Celery does not always say which option it was: each is tried alone.
-        alone = [(key, value, attempt({key: value})) for key, value in args.items()]
-        for key, value, error in alone:
-            if error is not None:
-                error.where = _where(key, value)
-                yield error
-        if not any(error for _, _, error in alone):
-            yield whole
-    else:
+        return
+    found = False
+    # Celery does not always say which option it was: each is tried alone.
+    for key, value in args.items() if isinstance(args, Mapping) else ():
+        error = attempt({key: value})
+        if error and not is_missing(error):
+            found = True
+            error.where = _where(key, value)
+            yield error
+    if not found:
         yield whole
 
 
@@ -432,7 +422,8 @@ def mistakes(
 def run(context: click.Context) -> int | None:
     """Run the body of Celery's own command, and return the exit status.
 
-    Celery 5.0 to 5.2 return the status from the body, newer ones raise it.
+    Celery 5.0 to 5.2 return the status from the body, newer ones raise it. Of a remote
+    shutdown they return the text that it logs, where newer ones end with 0.
 
     Args:
         context: what `parse` returned.
@@ -443,7 +434,7 @@ def run(context: click.Context) -> int | None:
         os.environ["CELERY_SKIP_CHECKS"] = "true"
     try:
         with context:
-            status: int | None = context.command.invoke(context)
+            status: int | str | None = context.command.invoke(context)
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except click.ClickException as exc:
@@ -453,7 +444,7 @@ def run(context: click.Context) -> int | None:
         # As click ends the `celery` command, before the program has its handlers.
         click.echo("Aborted!", err=True)
         return 1
-    return status
+    return 0 if isinstance(status, str) else status
 
 
 def command_line(app_name: str, context: click.Context) -> list[str]:
@@ -473,6 +464,23 @@ def command_line(app_name: str, context: click.Context) -> list[str]:
         str(context.info_name),
         *context.meta["argv"],
     ]
+
+
+def shown(words: Sequence[str]) -> str:
+    """Return a command line for printing, without the passwords in it.
+
+    Args:
+        words: what `command_line` returned.
+    """
+    return shlex.join(
+        "**"
+        if before.startswith("-")
+        and "=" not in before
+        and HIDDEN_SETTINGS.search(before)
+        and not word.startswith("-")
+        else censored(word)
+        for before, word in pairwise(["", *words])
+    )
 
 
 def censored(text: str) -> str:

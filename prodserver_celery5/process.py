@@ -29,7 +29,7 @@ class Process:
         command: the program and its arguments.
         log: the file that takes its output; ``None`` to leave it on the terminal.
         cwd: the folder it starts in.
-        env: its whole environment.
+        env: its environment, all but ``PYTHONUNBUFFERED``.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class Process:
     ) -> None:
         self.command = list(command)
         self.log = log
+        # What an earlier process has written to the same file is not its own.
+        self._begin = log.stat().st_size if log and log.exists() else 0
         output = None if log is None else log.open("ab")
         try:
             self.popen = subprocess.Popen(
@@ -65,10 +67,11 @@ class Process:
     @property
     def output(self) -> str:
         """What it has written so far, to standard output and standard error."""
-        return self.log.read_text(errors="replace") if self.log else ""
+        written = self.log.read_bytes()[self._begin :] if self.log else b""
+        return written.decode(errors="replace")
 
     def wait_for(self, pattern: str, *, timeout: float = 30, count: int = 1) -> str:
-        """Wait until the output matches, and return the last of the matches.
+        """Wait until the output matches as often as it has to, and return the match.
 
         Args:
             pattern: a regular expression.

@@ -28,7 +28,6 @@ _READY = {
     "CeleryBeat": r"beat: Starting",
     "GunicornServer": r"Booting worker",
 }
-_STARTED = pytest.StashKey[list[Process]]()
 
 
 class ProdserverFixture:
@@ -38,16 +37,13 @@ class ProdserverFixture:
         folder: the folder of manage.py, in which processes start.
         logs: the folder for what they write.
         stack: what ends them.
-        started: takes each process that was started.
     """
 
-    def __init__(
-        self, folder: Path, logs: Path, stack: ExitStack, started: list[Process]
-    ) -> None:
+    def __init__(self, folder: Path, logs: Path, stack: ExitStack) -> None:
         self.folder = folder
+        self.started: list[Process] = []
         self._logs = logs
         self._stack = stack
-        self._started = started
 
     def __call__(
         self,
@@ -68,9 +64,11 @@ class ProdserverFixture:
 
         Raises:
             ProcessError: the process ended, or was not ready in time.
+            ValueError: there is no such process, or ``ready`` has to be given.
         """
+        ready = ready or _ready(name)
         process = self.start(name, ["manage.py", "prodserver", name], env=env)
-        process.wait_for(ready or _ready(name), timeout=timeout)
+        process.wait_for(ready, timeout=timeout)
         return process
 
     def start(
@@ -81,7 +79,7 @@ class ProdserverFixture:
         Args:
             name: of the log.
             words: what stands behind ``python`` on the command line.
-            env: as above.
+            env: the whole environment of the process, if not that of the tests.
         """
         process = Process(
             [sys.executable, *words],
@@ -89,15 +87,26 @@ class ProdserverFixture:
             cwd=self.folder,
             env=os.environ if env is None else env,
         )
-        self._started.append(self._stack.enter_context(process))
+        self.started.append(self._stack.enter_context(process))
         return process
+
+
+_FIXTURE = pytest.StashKey[ProdserverFixture]()
 
 
 def _ready(name: str) -> str:
     from django.conf import settings
 
-    backend = settings.PRODUCTION_PROCESSES[name]["BACKEND"]
-    return _READY[backend.rpartition(".")[2]]
+    entry = settings.PRODUCTION_PROCESSES.get(name)
+    if entry is None:
+        raise ValueError(f"{name!r} is no key of PRODUCTION_PROCESSES.")
+    backend = entry["BACKEND"]
+    try:
+        return _READY[backend.rpartition(".")[2]]
+    except KeyError:
+        raise ValueError(
+            f"{name}: give ready=…, what {backend} writes when it is ready."
+        ) from None
 
 
 @pytest.fixture
@@ -105,9 +114,10 @@ def prodserver(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[ProdserverFixture]:
     """Start processes of the project under test; see `ProdserverFixture`."""
-    started = request.node.stash.setdefault(_STARTED, [])
     with ExitStack() as stack:
-        yield ProdserverFixture(request.config.rootpath, tmp_path, stack, started)
+        fixture = ProdserverFixture(request.config.rootpath, tmp_path, stack)
+        request.node.stash[_FIXTURE] = fixture
+        yield fixture
 
 
 @pytest.hookimpl(wrapper=True)
@@ -116,7 +126,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what the processes wrote when a test fails."""
     report = yield
-    if report.failed:
-        for process in item.stash.get(_STARTED, []):
+    if report.failed and _FIXTURE in item.stash:
+        for process in item.stash[_FIXTURE].started:
             report.sections.append((" ".join(process.command), process.output))
     return report

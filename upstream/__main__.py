@@ -123,7 +123,12 @@ def main() -> None:
                 measure(work)
             else:
                 make_and_prove(work, processes=what == "patches")
-        except (EditError, proof.ProofError, RuntimeError) as exc:
+        except (
+            EditError,
+            proof.ProofError,
+            RuntimeError,
+            subprocess.CalledProcessError,
+        ) as exc:
             sys.exit(f"\n{type(exc).__name__}: {exc}")
 
 

@@ -50,7 +50,7 @@ def leave(project: Path, patched: Path) -> None:
         else:
             shutil.copy(source, project / name)
     for name in SHIM:
-        (project / f"prodserver_celery5/{name}.py").unlink(missing_ok=True)
+        (project / f"prodserver_celery5/{name}.py").unlink()
     # Beside manage.py it comes before any that is installed.
     package = "django_prodserver"
     shutil.copytree(patched / "src" / package, project / package)
@@ -99,23 +99,23 @@ def run_processes(project: Path) -> str:
     env = {
         k: v for k, v in os.environ.items() if not k.startswith(("DJANGO_", "PYTHON"))
     }
-    code = (
-        "import django_prodserver, importlib.util as u;"
-        "print(django_prodserver.__file__, u.find_spec('prodserver_celery5.backends'))"
-    )
-    for words in (
-        ["-c", code],
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS],
-    ):
-        done = subprocess.run(
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, *words], cwd=project, env=env,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
-        if words[0] == "-c":
-            expected = f"{project / 'django_prodserver/__init__.py'} None"
-            if done.stdout.strip() != expected:
-                raise RuntimeError(f"expected {expected}, found {done.stdout}")
-        # Those on a server that is not installed are skipped, and counted.
-        elif done.returncode:
-            raise RuntimeError(done.stdout)
+
+    found = run(
+        "-c",
+        "import django_prodserver, importlib.util as u;"
+        "print(django_prodserver.__file__, u.find_spec('prodserver_celery5.backends'))",
+    ).stdout
+    expected = f"{project / 'django_prodserver/__init__.py'} None"
+    if found.strip() != expected:
+        raise RuntimeError(f"expected {expected}, found {found}")
+    # Those on a server that is not installed are skipped, and counted.
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS)
+    if done.returncode:
+        raise RuntimeError(done.stdout)
     return done.stdout.splitlines()[-1].strip("= ")

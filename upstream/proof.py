@@ -86,13 +86,16 @@ def prove(repository: Repository, titles: Sequence[str]) -> Iterable[Row]:
         new = passing - known
         # A module that cannot be imported yet is one outcome, an error, for all of it.
         early = {test for test in new if failing.get(test) == "PASSED"}
-        if not new or early:
+        if not new:
+            raise ProofError(f"{title}: it brings no test.")
+        if early:
             raise ProofError(
                 f"{title}: these pass without the change: {', '.join(sorted(early))}"
             )
         row = Row(title, len(own), len(new), len(new) - len(early))
         for name, findings in _checks(repository, changed).items():
-            fresh = [finding for finding in findings if finding not in found[name]]
+            before_it = found.get(name, [])
+            fresh = [finding for finding in findings if finding not in before_it]
             if fresh:
                 raise ProofError(f"{title}: {name}:\n" + "\n".join(fresh))
             row.clean.append(name)
@@ -101,7 +104,7 @@ def prove(repository: Repository, titles: Sequence[str]) -> Iterable[Row]:
     repository.git("checkout", "--quiet", "main")
 
 
-def _run(repository: Repository, *words: str) -> str:
+def _run(repository: Repository, *words: str) -> tuple[int, str]:
     # What the machine has set for Celery is not for the tests.
     env = {
         name: value
@@ -112,11 +115,11 @@ def _run(repository: Repository, *words: str) -> str:
         [sys.executable, "-m", *words], cwd=repository.folder, env=env,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
-    return done.stdout
+    return done.returncode, done.stdout
 
 
 def _outcomes(repository: Repository, *paths: str) -> dict[str, str]:
-    output = _run(
+    _, output = _run(
         repository, "pytest", "-p", "no:cacheprovider", "--no-header", "-rA", *paths
     )
     found = {name: outcome for outcome, name in OUTCOME.findall(output)}
@@ -130,7 +133,7 @@ def _passing(repository: Repository, *paths: str) -> set[str]:
     outcomes = _outcomes(repository, *paths)
     wrong = {test for test, outcome in outcomes.items() if outcome != "PASSED"}
     if wrong:
-        output = _run(repository, "pytest", "-p", "no:cacheprovider", *sorted(wrong))
+        _, output = _run(repository, "pytest", "-p", "no:cacheprovider", *sorted(wrong))
         raise ProofError(output)
     return set(outcomes)
 
@@ -146,11 +149,14 @@ def _checks(repository: Repository, paths: Iterable[str]) -> dict[str, list[str]
         "mypy": ["mypy", "--no-site-packages", "--ignore-missing-imports",
                  "--scripts-are-modules", "--no-error-summary", *files],
     }  # fmt: skip
-    return {
-        name: [
+    found: dict[str, list[str]] = {}
+    for name, command in words.items() if files else ():
+        status, output = _run(repository, *command)
+        found[name] = [
             re.sub(r":\d+(:\d+)?:", ":", line)
-            for line in _run(repository, *command).splitlines()
-            if files and (": error:" in line or re.match(r"\S+:\d+:|Would ref", line))
+            for line in output.splitlines()
+            if ": error:" in line or re.match(r"\S+:\d+:|Would ref", line)
         ]
-        for name, command in words.items()
-    }
+        if status and not found[name]:
+            raise ProofError(f"{name} did not run:\n{output}")
+    return found

@@ -154,7 +154,7 @@ def _format_server_args_from_dict(self, args: Any) -> list[str]:
     Celery's own declarations of the options say what a value may be, and how it
     is written: ``True``, ``None``, lists, numbers, and underscores in the keys.
     """
-    for error in options.mistakes(self.program, self.app, args, import_pool=False):
+    for error in options.mistakes(self.program, self.app, args):
         raise self._error(f"{error.where}: {error}") from error
     return options.argument_list(self.program, self.app, args)
 
@@ -239,14 +239,14 @@ def _show(self, context: click.Context) -> None:
     """Print the ``celery`` command line that does the same."""
     words = options.command_line(str(self.config["APP"]), context)
     # Flushed, or each forked child would print it once more.
-    print(shlex.join(map(options.censored, words)), flush=True)
+    print(options.shown(words), flush=True)
 '''
 
 
 def _keywords() -> Sequence[Edit]:
     return [
         NewFile(OPTIONS, shared.options(), replaces=True),
-        Import(WORKER, "import shlex\nimport sys"),
+        Import(WORKER, "import sys"),
         Body(
             WORKER,
             "CeleryWorker.start_server",

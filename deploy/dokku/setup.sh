@@ -13,3 +13,9 @@ dokku ps:set "$app" stop-timeout-seconds 60
 
 # Dokku's nginx is the one proxy in front.
 dokku config:set --no-restart "$app" TRUSTED_PROXIES=1
+
+# The plugins for PostgreSQL, Redis or RabbitMQ set DATABASE_URL and the broker's URL when
+# they are linked. ALLOWED_HOSTS is for you to set.
+if ! dokku config:get "$app" SECRET_KEY >/dev/null; then
+    dokku config:set --no-restart "$app" SECRET_KEY="$(openssl rand -hex 32)"
+fi

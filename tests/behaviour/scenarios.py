@@ -142,8 +142,9 @@ def state_database(site: Site) -> Outcome:
 
 @scenario(
     "task module fails to import, {program}",
-    {"program": "worker", "expected": {"status": 1}},
-    {"program": "beat", "expected": {"status": 1}},
+    {"program": "worker"},
+    {"program": "beat"},
+    status=1,
 )
 def task_module(site: Site, program: str) -> Outcome:
     (site.folder / "fails_to_import.py").write_text("raise RuntimeError('no')\n")
@@ -171,20 +172,20 @@ def scheduler_raises(site: Site) -> Outcome:
 
 
 @scenario(
-    "{signal} idle, {program}",
-    {"signal": "SIGTERM", "program": "worker", "expected": {"status": 0}},
-    {"signal": "SIGINT", "program": "worker"},
-    {"signal": "SIGQUIT", "program": "worker"},
-    {"signal": "SIGTERM", "program": "beat", "expected": {"status": 0}},
-    {"signal": "SIGINT", "program": "beat", "expected": {"status": 0}},
-    {"signal": "SIGQUIT", "program": "beat"},
-    {"signal": "SIGHUP", "program": "beat"},
+    "{name} idle, {program}",
+    {"name": "SIGTERM", "program": "worker", "expected": {"status": 0}},
+    {"name": "SIGINT", "program": "worker"},
+    {"name": "SIGQUIT", "program": "worker"},
+    {"name": "SIGTERM", "program": "beat", "expected": {"status": 0}},
+    {"name": "SIGINT", "program": "beat", "expected": {"status": 0}},
+    {"name": "SIGQUIT", "program": "beat"},
+    {"name": "SIGHUP", "program": "beat"},
 )
-def signalled_idle(site: Site, signal: str, program: str) -> Outcome:
+def signalled_idle(site: Site, name: str, program: str) -> Outcome:
     process = site.ready(program)
     if program == "beat":
         time.sleep(0.3)  # "Starting" is said before the schedule is open
-    return site.end(process, getattr(_signal, signal))
+    return site.end(process, signal.Signals[name])
 
 
 @scenario("{signals} with tasks", *({"signals": s} for s in (
@@ -201,7 +202,7 @@ def signalled_busy(site: Site, signals: str) -> Outcome:
     began = time.monotonic()
     for name in signals.split():
         if worker.popen.poll() is None:
-            worker.send(getattr(_signal, name))
+            worker.send(signal.Signals[name])
         time.sleep(0.4)
     status = worker.wait(timeout=60)
     return _account(site, 4) | {
@@ -244,7 +245,7 @@ def killed_child(site: Site) -> Outcome:
     site.send("write", ("after",))
     site.wait_for_notes(1)
     children = len(site.children(worker))
-    return site.end(worker, signal.SIGTERM) | {"ran": 1, "children": children}
+    return site.end(worker, signal.SIGTERM) | {"children": children}
 
 
 @scenario("worker --max-tasks-per-child", status=0)
@@ -459,12 +460,21 @@ def broker_gone(site: Site) -> Outcome:
         "code": "LOGGING['disable_existing_loggers'] = True\n",
     },
     {"what": "on a terminal", "code": "", "terminal": True},
-    {"what": "no_color on a terminal", "code": "NO", "terminal": True},
+    {
+        "what": "no_color on a terminal",
+        "code": "",
+        "terminal": True,
+        "env": {"NO_COLOR": "1"},
+    },
 )
-def logged(site: Site, what: str, code: str, terminal: bool = False) -> Outcome:
-    if code == "NO":
-        site.env["NO_COLOR"] = "1"
-        code = ""
+def logged(
+    site: Site,
+    what: str,
+    code: str,
+    terminal: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Outcome:
+    site.env.update(env or {})
     site.configure(code)
     wrapper = []
     if terminal:
@@ -622,7 +632,3 @@ def flags(site: Site, pool: str) -> Outcome:
     site.send("look", ())
     look = json.loads(site.wait_for_notes(1)[0])
     return site.end(worker, signal.SIGTERM) | look
-
-
-# The names of parameters above would hide the module.
-_signal = signal

@@ -54,7 +54,6 @@ class Redis:
         words = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
         words += ["--save", "", "--appendonly", "no", "--databases", "1000"]
         log = self.folder / "redis.log"
-        log.unlink(missing_ok=True)
         process = Process(words, log=log, cwd=self.folder, env=dict(os.environ))
         process.wait_for("Ready to accept connections")
         return process

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +44,7 @@ class Site(Deployment):
         self._code = ""
         self._entries: dict[str, Mapping[str, Any]] = {}
         self._stack = stack
-        super().__init__(folder, ProdserverFixture(ROOT, folder, stack, []))
+        super().__init__(folder, ProdserverFixture(ROOT, folder, stack))
         self.env["REDIS_URL"] = broker
 
     def configure(self, code: str) -> None:
@@ -94,20 +93,10 @@ class Site(Deployment):
 
     def ready(self, program: str = "worker", **args: Any) -> Process:
         """Start a worker or beat, and wait until it is at work."""
-        count = self._says(program)
         process = self.run(program, **args)
-        process.wait_for(
-            READY if program == "worker" else r"beat: Starting",
-            timeout=60,
-            count=count + 1,
-        )
+        at_work = READY if program == "worker" else r"beat: Starting"
+        process.wait_for(at_work, timeout=60)
         return process
-
-    def _says(self, program: str) -> int:
-        """How often a process of the program has been ready in this log before."""
-        log = self.folder / f"{program}.log"
-        pattern = READY if program == "worker" else r"beat: Starting"
-        return len(re.findall(pattern, log.read_text())) if log.exists() else 0
 
     def app(self) -> Celery:
         """A client of the site's broker, for this process."""

@@ -126,6 +126,7 @@ ERRORS: dict[str, dict[str, Any]] = {
     "has no such option": {"ARGS": {"concurency": 4}},
     "itself; set": {"ARGS": {"broker": "redis://"}},
     "is a flag and takes True, False or None": {"ARGS": {"without-gossip": "yes"}},
+    "is unknown": {"Args": {}},
     "does not exist here": {"ARGS": {"pidfile": "/nowhere/worker.pid"}},
 }
 
@@ -200,6 +201,10 @@ def test_a_backend_of_ones_own(proj: Path) -> None:
     entry = {"BACKEND": "proj.workers.MailWorker", "APP": "proj"}
     with override_settings(PRODUCTION_PROCESSES={"mail": entry}):
         assert check_processes() == []
+    wrong = {**entry, "ARGS": {"concurency": 4}}
+    with override_settings(PRODUCTION_PROCESSES={"mail": wrong}):
+        (message,) = check_processes()
+        assert message.msg.startswith("mail: ARGS['concurency'] = 4: ")
     space: dict[str, Any] = {}
     exec(block.text, space)
     backend = space["MailWorker"](**entry)

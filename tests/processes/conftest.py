@@ -117,7 +117,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database as the release phase leaves it."""
     folder = tmp_path_factory.mktemp("migrated")
     with ExitStack() as stack:
-        deployment = Deployment(folder, ProdserverFixture(ROOT, folder, stack, []))
+        deployment = Deployment(folder, ProdserverFixture(ROOT, folder, stack))
         done = deployment.manage("migrate", "--noinput")
         assert done.returncode == 0, done.stderr
     return folder / "db.sqlite3"

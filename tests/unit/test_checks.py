@@ -34,6 +34,13 @@ class OurWorker(CeleryWorker):
     """A project's own."""
 
 
+class MailWorker(CeleryWorker):
+    """One that changes ARGS."""
+
+    def __init__(self, **entry: Any) -> None:
+        super().__init__(**{**entry, "ARGS": {"queues": ["mail"], **entry["ARGS"]}})
+
+
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Celery:
     module = ModuleType("shop")
@@ -189,6 +196,11 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
         "schedule-filename = '/no/x': the folder '/no' does not exist here.",
     ),
     (
+        "E010",
+        {**WORKER, "Args": {"loglevel": "INFO"}},
+        "the key 'Args' is unknown; an entry has BACKEND, APP and ARGS.",
+    ),
+    (
         "W003",
         {**BEAT, "ARGS": {"workdir": "/no"}},
         "workdir = '/no' is no folder that exists here.",
@@ -224,7 +236,7 @@ def test_a_finding_of_a_check_stops_the_start(
 
 def test_each_finding_has_its_row() -> None:
     assert {row[0] for row in ERRORS} == {
-        *(f"E00{number}" for number in range(3, 10)),
+        *(f"E{number:03}" for number in range(3, 11)),
         *(f"W00{number}" for number in range(1, 4)),
     }
 
@@ -242,7 +254,7 @@ def test_an_entry_that_is_no_mapping(settings: Any, entry: Any) -> None:
 def test_a_backend_that_cannot_be_imported(settings: Any) -> None:
     path = "prodserver_celery5.backends.CeleryWroker"
     expected = checks.Error(
-        f"shop: BACKEND = {path!r} cannot be imported: "
+        f"shop: BACKEND = {path!r} cannot be used: ImportError: "
         'Module "prodserver_celery5.backends" does not define a "CeleryWroker"'
         " attribute/class",
         id="prodserver_celery5.E002",
@@ -450,11 +462,43 @@ print(*sys.modules)
     assert not list(tmp_path.glob("celerybeat*"))
 
 
-def test_the_checks_run_again_inside_celery_s_start(tmp_path: Path) -> None:
-    """Its Django fixup runs the checks once more in each worker."""
-    code = "import shop\nassert run_checks() == run_checks() == []"
-    args = {"loglevel": "INFO", "concurrency": 2}
-    run(code, {"worker": {**WORKER, "ARGS": args}, "beat": BEAT}, tmp_path)
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "prodserver_celery5.backends.CeleryBackend",
+        "broken_backends.Worker",
+    ],
+)
+def test_a_backend_that_cannot_be_used(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    (tmp_path / "broken_backends.py").write_text("raise RuntimeError('no\\nway')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (message,) = found(settings, shop={**WORKER, "BACKEND": backend})
+    assert message.id == "prodserver_celery5.E002"
+    assert message.msg.startswith(f"shop: BACKEND = '{backend}' cannot be used: ")
+    assert "\n" not in message.msg
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "celery.concurrency.solo:TaskPool",
+        "celery.concurrency.solo.TaskPool",
+        "celery.concurrency.solo",
+    ],
+)
+def test_the_path_of_a_pool(settings: Any, shop: Celery, pool: str) -> None:
+    shop.conf.worker_pool = pool
+    assert found(settings, shop=WORKER) == []
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_backend_that_changes_args_is_known_by_the_rest(settings: Any) -> None:
+    path = f"{__name__}.MailWorker"
+    entry = {**WORKER, "BACKEND": path, "ARGS": {"concurency": 2}}
+    messages = [m.msg for m in found(settings, shop=WORKER, mail=entry)]
+    assert [m.partition(":")[0] for m in messages] == ["mail"]
 
 
 def test_what_is_no_backend_of_ours_beside_an_app(settings: Any, shop: Celery) -> None:

@@ -45,6 +45,16 @@ def test_the_program_starts_again_as_before(
     ]
 
 
+@pytest.mark.parametrize("argv", ["-c pass worker", "-uc pass", "-Xdev -cpass x"])
+def test_code_of_the_command_line_cannot_start_again(
+    monkeypatch: pytest.MonkeyPatch, argv: str
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["python", *argv.split()])
+    monkeypatch.setattr(green, "is_patched", lambda library: False)
+    with pytest.raises(SystemExit, match="`python -c` cannot"):
+        green.restart("gevent")
+
+
 @pytest.mark.parametrize("library", green.LIBRARIES)
 def test_no_second_start(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     def never(*args: object) -> None:

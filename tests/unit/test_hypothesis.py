@@ -104,7 +104,7 @@ def parse(app: Celery, program: str, args: Any) -> click.Context:
 @EACH
 @given(program=st.sampled_from(["worker", "beat"]), args=ARGS)
 def test_arbitrary_args(app: Celery, program: str, args: Any) -> None:
-    mistakes = list(options.mistakes(program, app, args, import_pool=False))
+    mistakes = list(options.mistakes(program, app, args))
     for mistake in mistakes:
         assert isinstance(mistake, OptionError)
         assert is_one_line(f"{mistake.where}: {mistake}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -14,7 +15,8 @@ from django.core.checks.registry import registry
 from django.core.management import CommandError
 
 from prodserver_celery5 import options
-from prodserver_celery5.backends import CeleryWorker
+from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
 from prodserver_celery5.process import Process
 
@@ -60,6 +62,8 @@ def test_the_collector_rests_until_the_pool_forks(
     seen: list[object] = []
 
     def worker(**kwargs: Any) -> None:
+        # The check was run before: Celery is not to run it, and discard the result.
+        assert not registry.registered_checks
         seen.append(gc.isenabled())
         signals.celeryd_after_setup.send(sender="worker@here")
         seen.extend([gc.isenabled(), gc.get_freeze_count() > 0])
@@ -68,7 +72,7 @@ def test_the_collector_rests_until_the_pool_forks(
     monkeypatch.setattr(app, "Worker", worker)
     monkeypatch.setattr(signals.celeryd_after_setup, "receivers", [])
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(registry, "registered_checks", set())
+    monkeypatch.setattr(registry, "registered_checks", {check_processes})
     monkeypatch.setattr(Entry, "app", lambda self: app)
     if not enabled:
         gc.disable()
@@ -105,11 +109,32 @@ def test_an_argument_of_the_app_is_no_key() -> None:
         options.argument_list("worker", app, {"words": "x"})
 
 
-def test_the_path_of_a_pool_is_a_name_of_it() -> None:
+def test_a_program_run_as_a_module_can_start_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/lib/django/__main__.py", "prodserver", "x"])
+    main = SimpleNamespace(__spec__=SimpleNamespace(name="django.__main__"))
+    monkeypatch.setitem(sys.modules, "__main__", main)
     app = Celery("proj", set_as_current=False)
-    path = "celery.concurrency.solo:TaskPool"
-    context = options.parse("worker", app, [f"--pool={path}"], import_pool=False)
-    assert context.params["pool"] == path
+    monkeypatch.setattr(Entry, "app", lambda self: app)
+    monkeypatch.setattr(options, "run", lambda context: 0)
+    with pytest.raises(SystemExit):
+        CeleryBeat(APP="proj").start_server()
+    assert sys.argv == ["-m", "django", "prodserver", "x"]
+
+
+def test_an_app_that_cannot_be_imported_when_the_program_starts() -> None:
+    with pytest.raises(CommandError, match="APP = 'nowhere' cannot be imported"):
+        CeleryWorker(APP="nowhere").start_server()
+
+
+def test_the_text_of_a_remote_shutdown_is_no_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Celery 5.0 to 5.2 return it."""
+    context = options.parse("worker", Celery("proj", set_as_current=False), [])
+    monkeypatch.setattr(context.command, "callback", lambda **kwargs: "Got shutdown")
+    assert options.run(context) == 0
 
 
 def test_a_process_on_the_terminal_has_no_output_here(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""What the children of a prefork pool share with their parent."""
+
+from __future__ import annotations
+
+from .conftest import Deployment
+
+
+def test_children_leave_alone_what_was_loaded_before_the_fork(
+    deployment: Deployment,
+) -> None:
+    deployment.configure(
+        "PRODUCTION_PROCESSES['worker']['ARGS']['max-tasks-per-child'] = 1\n"
+    )
+    deployment.start("worker")
+    deployment.shell(
+        "from tests.processes.tasks import collector\n"
+        "for _ in range(3): collector.delay()"
+    )
+    notes = [note.rpartition(" ") for note in deployment.wait_for_notes(3)]
+    assert {collector for collector, _, _ in notes} == {"True True"}
+    # Each in a child of its own: those that replace others are as the first.
+    assert len({pid for _, _, pid in notes}) == 3
