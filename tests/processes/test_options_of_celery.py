@@ -181,6 +181,15 @@ def test_workdir(deployment: Deployment, program: str) -> None:
     assert process.stop() == 0
 
 
+def test_a_program_run_as_a_module_starts_again(deployment: Deployment) -> None:
+    command = [sys.executable, "-m", "django", "prodserver", "worker"]
+    worker = deployment.start("worker", command=command)
+    worker.wait_for(READY["worker"])
+    worker.send(signal.SIGHUP)
+    worker.wait_for(READY["worker"], count=2)
+    assert worker.stop() == 0
+
+
 @pytest.mark.parametrize("program", ["worker", "beat"])
 def test_quiet_leaves_out_the_line_and_the_banner(
     deployment: Deployment, program: str
