@@ -60,6 +60,8 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 def test_detach_from_another_folder(
     deployment: Deployment, program: str, elsewhere: Path
 ) -> None:
+    if program == "worker" and celery.VERSION < (5, 0, 1):
+        pytest.skip("Celery 5.0.0 starts another worker, without the app")
     folder = deployment.folder
     # A Python that leaves its process id behind.
     python = folder / "our-python"
