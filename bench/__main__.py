@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.procfile import ROOT
-from tests.behaviour.servers import Redis
+from tests.servers import Redis
 
 from . import report
 from .measure import Run, available

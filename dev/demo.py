@@ -12,7 +12,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import sys
 import tempfile
 import textwrap
@@ -43,12 +42,6 @@ def step(title: str) -> None:
 
 def detail(text: str) -> None:
     tell(textwrap.indent(text, "    "))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Api:
@@ -116,7 +109,7 @@ def main() -> None:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mails = data / "mails"
         mails.mkdir()
-        port = free_port()
+        port = procfile.free_port()
         env = {
             **os.environ,
             "DATA_DIR": str(data),

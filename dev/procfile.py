@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from prodserver_celery5.process import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 
-__all__ = ("ROOT", "commands", "release", "serve")
+__all__ = ("ROOT", "commands", "free_port", "release", "serve")
 
 
 def commands() -> dict[str, list[str]]:
@@ -23,6 +24,13 @@ def commands() -> dict[str, list[str]]:
     lines = (ROOT / "Procfile").read_text().splitlines()
     pairs = (line.partition(":") for line in lines if line.strip())
     return {name: shlex.split(command) for name, _, command in pairs}
+
+
+def free_port() -> int:
+    """Find a port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def release(env: Mapping[str, str], log: Path | None = None) -> None:

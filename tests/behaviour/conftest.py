@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.processes.conftest import migrated
+from tests.processes.conftest import all_services, migrated
+from tests.servers import Redis, Services
 
 from .outcomes import Outcomes
-from .servers import RabbitMQ, Redis
 from .sides import Site
 
-__all__ = ("migrated",)
+__all__ = ("all_services", "migrated")
 
 OUTCOMES = pytest.StashKey[Outcomes]()
 
@@ -39,36 +38,13 @@ def outcomes(pytestconfig: pytest.Config) -> Outcomes:
     return pytestconfig.stash[OUTCOMES]
 
 
-def _serve(
-    kind: type[Redis] | type[RabbitMQ], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
-    if kind.program is None:
-        reason = f"there is no {kind.__name__} server on this machine"
-        # There, a skipped comparison would be taken for a passed one.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with ExitStack() as stack:
-        yield kind(tmp_path_factory.mktemp(kind.__name__.lower()), stack)
-
-
-@pytest.fixture(scope="session")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    yield from _serve(Redis, tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    yield from _serve(RabbitMQ, tmp_path_factory)
-
-
 @pytest.fixture
-def broker(request: pytest.FixtureRequest) -> Callable[[str, Path, ExitStack], Any]:
+def broker(all_services: Services) -> Callable[[str, Path, ExitStack], Any]:
     """Find a broker by name; one of its own for a site that will end it."""
 
     def find(name: str, folder: Path, stack: ExitStack) -> Any:
-        if name == "redis of its own":
-            request.getfixturevalue("redis")
-            return Redis(folder, stack)
-        return request.getfixturevalue(name)
+        server = all_services.server(name.partition(" ")[0])
+        return Redis(folder, stack) if name == "redis of its own" else server
 
     return find
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import celery
 
+from dev.procfile import free_port
 from prodserver_celery5.process import ProcessError
 
-from .servers import free_port
 from .sides import READY, Site, title
 
 __all__ = ("SCENARIOS", "Scenario")

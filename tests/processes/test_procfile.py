@@ -7,7 +7,9 @@ import urllib.request
 
 import pytest
 
-from .conftest import READY, Deployment, free_port, wait_until
+from dev.procfile import free_port
+
+from .conftest import READY, Deployment, wait_until
 
 pytestmark = pytest.mark.parametrize(
     "services", ["filesystem-sqlite", "redis-postgresql", "rabbitmq-sqlite"]
