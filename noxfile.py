@@ -75,7 +75,7 @@ def combinations() -> Iterator[Any]:
     ]
     for number, (celery, prodserver, rest) in enumerate(pairs, 1):
         whole = {1: ("lowest", rest[0]), len(pairs): ("newest", rest[-1])}
-        end, environment = whole.get(number, ("", None))
+        end, environment = whole.get(number, ("between", None))
         if "--full" not in sys.argv:
             # 5 has no factor in common with the number of any of the choices.
             rest = [environment or rest[number * 5 % len(rest)]]
@@ -84,8 +84,10 @@ def combinations() -> Iterator[Any]:
             yield nox.param(
                 python, celery, prodserver, django, is_end,
                 id=f"py{python}-celery{celery}-prodserver{prodserver}-django{django}",
-                tags=[f"celery{celery}", f"py{python}", f"django{django}"]
-                + [end] * is_end,
+                tags=[
+                    f"celery{celery}", f"py{python}", f"django{django}",
+                    end if is_end else "between",
+                ],
             )  # fmt: skip
 
 

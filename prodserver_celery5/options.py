@@ -334,9 +334,10 @@ def parse(
         command.params = [copy.copy(param) for param in command.params]
         for option in command.params:
             if option.name == "pool":
-                # Celery 5.0 takes any name, and any path of a class.
-                names = getattr(option.type, "choices", None)
-                option.type = click.Choice(names) if names else click.STRING
+                names = getattr(option.type, "choices", ())
+                # Celery 5.0 takes more than it names, paths of classes among them.
+                strict = celery.VERSION >= (5, 1)
+                option.type = click.Choice(names) if strict else click.STRING
     end = argv.index("--") if "--" in argv else len(argv)
     try:
         outer = above.make_context("celery", list(argv[:end]), obj=app)

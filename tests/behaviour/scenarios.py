@@ -36,7 +36,7 @@ class Scenario:
         name: what happens.
         act: lets it happen at a site, and tells what came of it.
         broker: the fixture of the broker that the site uses.
-        since: the first Celery that knows of it.
+        since: the first Celery that knows of it, and always does the same.
         expected: what has to come of it; the status is Celery 5.3's and newer.
         known: arguments of `act`.
     """
@@ -188,10 +188,17 @@ def signalled_idle(site: Site, name: str, program: str) -> Outcome:
     return site.end(process, signal.Signals[name])
 
 
-@scenario("{signals} with tasks", *({"signals": s} for s in (
-    "SIGTERM", "SIGTERM SIGTERM", "SIGINT", "SIGINT SIGINT", "SIGQUIT",
-    "SIGTERM SIGQUIT", "SIGQUIT SIGQUIT SIGQUIT",
-)))  # fmt: skip
+@scenario(
+    "{signals} with tasks",
+    {"signals": "SIGTERM"},
+    {"signals": "SIGTERM SIGTERM"},
+    {"signals": "SIGINT"},
+    # Celery 5.0 begins, and so loses, one more of them now and then.
+    {"signals": "SIGINT SIGINT", "since": (5, 1)},
+    {"signals": "SIGQUIT"},
+    {"signals": "SIGTERM SIGQUIT"},
+    {"signals": "SIGQUIT SIGQUIT SIGQUIT"},
+)
 def signalled_busy(site: Site, signals: str) -> Outcome:
     """Two naps are under way and two wait, when the signals come."""
     worker = site.ready(concurrency=2, prefetch_multiplier=1)

@@ -21,7 +21,7 @@ def test_it_behaves_as_the_command(
     scenario: Scenario, make_site: Callable[[str, str], Site], outcomes: Outcomes
 ) -> None:
     if not scenario.runs:
-        pytest.skip(f"Celery {celery.__version__} does not know of it")
+        pytest.skip(f"not on Celery {celery.__version__}: see the scenario")
     sites = [make_site(side, scenario.broker) for side in SIDES]
     with ThreadPoolExecutor() as pool:
         command, ours = pool.map(scenario, sites)
