@@ -204,9 +204,10 @@ def matrix(
         if not whole:
             smoke(session)
             return
+        words = [arg for arg in session.posargs if arg != "--full"]
         session.run(
             "python", "-m", "pytest", "tests/unit", "tests/processes",
-            "tests/behaviour", env=env,
+            "tests/behaviour", *words, env=env,
         )  # fmt: skip
 
 

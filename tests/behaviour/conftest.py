@@ -57,8 +57,8 @@ def make_site(
     with ExitStack() as stack:
 
         def make(side: str, name: str) -> Site:
-            folder = tmp_path / side
-            folder.mkdir()
+            folder = tmp_path / str(len(list(tmp_path.glob(f"*/{side}")))) / side
+            folder.mkdir(parents=True)
             shutil.copy(migrated, folder / "db.sqlite3")
             server = broker(name, folder, stack)
             return Site(side, folder, stack, server.url(), server)
