@@ -14,7 +14,7 @@ from celery import Celery, signals
 from django.core.checks.registry import registry
 from django.core.management import CommandError
 
-from prodserver_celery5 import options
+from prodserver_celery5 import options, pytest_plugin
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
@@ -142,3 +142,9 @@ def test_a_process_on_the_terminal_has_no_output_here(tmp_path: Path) -> None:
         assert process.wait() == 0
         assert process.stop() == 0
         assert process.output == ""
+
+
+def test_what_a_backend_writes_may_have_to_be_told(settings: Any) -> None:
+    settings.PRODUCTION_PROCESSES = {"mail": {"BACKEND": "shop.MailWorker"}}
+    with pytest.raises(ValueError, match=r"mail: give ready=…, what shop\.MailWorker"):
+        pytest_plugin._ready("mail")
