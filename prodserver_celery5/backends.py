@@ -69,7 +69,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         except options.OptionError as exc:
             message = f"{self.entry.names}: {exc.where}: {exc}"
             raise CommandError(message) from exc
-        library = green.library_of(context.params.get("pool"))
+        library = green.needed_by(context.params.get("pool"))
         if library:
             green.restart(library)
         words = options.command_line(str(self.entry.config["APP"]), context)

@@ -11,12 +11,12 @@ import os
 import re
 import sys
 
-__all__ = ("LIBRARIES", "is_patched", "library_of", "restart")
+__all__ = ("LIBRARIES", "is_patched", "needed_by", "restart")
 
 LIBRARIES = ("eventlet", "gevent")
 
 
-def library_of(pool: object) -> str | None:
+def needed_by(pool: object) -> str | None:
     """Name the library that has to be patched in before a pool can work.
 
     Args:

@@ -261,7 +261,7 @@ def _keywords() -> Sequence[Edit]:
 _START_PATCHED = '''\
 """Run the program as Celery's own command does, and exit with its status."""
 context = self._parse(args)
-library = green.library_of(context.params.get("pool"))
+library = green.needed_by(context.params.get("pool"))
 if library:
     # Does not return, unless the process is patched already.
     green.restart(library)
