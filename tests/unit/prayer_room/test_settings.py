@@ -45,7 +45,7 @@ def mailer_of(python):
 def test_without_debug_it_refuses_to_start_without_a_secret_key(python):
     done = python("manage.py", "check")
     assert done.returncode != 0
-    assert "SECRET_KEY" in done.stderr.splitlines()[-1]
+    assert "ImproperlyConfigured: Set SECRET_KEY to" in done.stderr, done.stderr
 
 
 def test_debug_is_off_by_default_and_does_without_a_key_when_on(settings_of):
