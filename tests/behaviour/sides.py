@@ -129,6 +129,20 @@ class Site(Deployment):
         """The notes that begin with a word."""
         return {note for note in self.notes() if note.startswith(word)}
 
+    def wait_until_under_way(self, count: int) -> None:
+        """Wait until that many tasks have begun, and the worker rests.
+
+        It hears of a begun task a moment later, and what a cold shutdown does in the
+        midst of hearing is a matter of chance, on both sides.
+        """
+        self.wait_until(lambda: len(self.done("began ")) == count)
+        with self.app() as app:
+            inspect = app.control.inspect(timeout=5, limit=1)
+            self.wait_until(
+                lambda: sum(map(len, (inspect.active() or {}).values())) == count
+            )
+        time.sleep(0.2)
+
     def end(self, process: Process, number: int, timeout: float = 60) -> dict[str, Any]:
         """Signal the process alone; tell its status and the time it took to end."""
         began = time.monotonic()
