@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs, env=env)
         return
+    if "CI" in os.environ:
+        env["HYPOTHESIS_EXAMPLES"] = "10000"
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", env=env)
     session.run("coverage", "combine", "--quiet")

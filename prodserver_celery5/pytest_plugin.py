@@ -6,6 +6,9 @@ In ``conftest.py``: ``pytest_plugins = ["prodserver_celery5.pytest_plugin"]``. T
         prodserver("worker")
         send_invoice.delay(1)
         …
+
+It has no assert statements, and may be imported before pytest loads it, for the
+annotations of a ``conftest.py``: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

@@ -1,3 +1,78 @@
-"""The package's own plugin starts the processes that the tests are about."""
+"""A deployment for each test, and the servers that all of them share.
+
+The package's own plugin starts the processes that the tests are about.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dev.procfile import ROOT
+from prodserver_celery5.pytest_plugin import ProdserverFixture
+
+from .deployment import Deployment
+from .servers import Services
 
 pytest_plugins = ["prodserver_celery5.pytest_plugin"]
+
+
+def pytest_configure() -> None:
+    # A shell lets what it runs in the background ignore these, `nohup` the last; the
+    # processes of the tests would inherit that, and a beat outlive its SIGQUIT.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as the release phase leaves it."""
+    folder = tmp_path_factory.mktemp("migrated")
+    with ExitStack() as stack:
+        deployment = Deployment(folder, ProdserverFixture(ROOT, folder, stack))
+        done = deployment.manage("migrate", "--noinput")
+        assert done.returncode == 0, done.stderr
+    return folder / "db.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def all_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with ExitStack() as stack:
+        yield Services(tmp_path_factory.mktemp, stack)
+
+
+@pytest.fixture
+def services() -> str:
+    """What a deployment runs on; tests parametrise it with other services."""
+    return "filesystem-sqlite"
+
+
+@pytest.fixture
+def deployment(
+    tmp_path: Path,
+    migrated: Path,
+    prodserver: ProdserverFixture,
+    services: str,
+    all_services: Services,
+) -> Deployment:
+    deployment = Deployment(tmp_path, prodserver)
+
+    def migrate(url: str) -> None:
+        deployment.env["DATABASE_URL"] = url
+        done = deployment.manage("migrate", "--noinput")
+        assert done.returncode == 0, done.stderr
+
+    deployment.env |= all_services.env(services, migrate)
+    if "DATABASE_URL" not in deployment.env:
+        shutil.copy(migrated, tmp_path / "db.sqlite3")
+    return deployment

@@ -25,7 +25,7 @@ __all__ = ("PostgreSQL", "RabbitMQ", "Redis", "Services")
 
 # Debian's script in PATH changes to the user rabbitmq, whose the folder is not.
 _RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-_VHOSTS = 100
+_VHOSTS = 40
 
 
 class Redis:

@@ -7,3 +7,6 @@ os.environ.setdefault("SECRET_KEY", "only-for-tests")
 os.environ.setdefault("DATA_DIR", tempfile.mkdtemp(prefix="prayer-room-"))
 
 from prayer_room_api.settings import *
+
+# A password of a test need not withstand anybody; the default takes 0.3 s for each.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -10,13 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.processes.conftest import all_services, migrated
 from tests.servers import Redis, Services
 
 from .outcomes import Outcomes
 from .sides import Site
-
-__all__ = ("all_services", "migrated")
 
 OUTCOMES = pytest.StashKey[Outcomes]()
 

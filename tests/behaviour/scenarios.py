@@ -190,34 +190,33 @@ def signalled_idle(site: Site, name: str, program: str) -> Outcome:
 
 @scenario(
     "{signals} with tasks",
-    {"signals": "SIGTERM"},
-    {"signals": "SIGTERM SIGTERM"},
-    {"signals": "SIGINT"},
+    {"signals": "SIGTERM", "warm": True},
+    {"signals": "SIGTERM SIGTERM", "warm": True},
+    {"signals": "SIGINT", "warm": True},
     # Celery 5.0 begins, and so loses, one more of them now and then.
-    {"signals": "SIGINT SIGINT", "nap": 60, "since": (5, 1)},
-    {"signals": "SIGQUIT", "nap": 60},
-    {"signals": "SIGTERM SIGQUIT", "nap": 60},
-    {"signals": "SIGQUIT SIGQUIT SIGQUIT", "nap": 60},
+    {"signals": "SIGINT SIGINT", "warm": False, "since": (5, 1)},
+    {"signals": "SIGQUIT", "warm": False},
+    {"signals": "SIGTERM SIGQUIT", "warm": False},
+    {"signals": "SIGQUIT SIGQUIT SIGQUIT", "warm": False},
 )
-def signalled_busy(site: Site, signals: str, nap: int = 3) -> Outcome:
-    """Two naps are under way and two wait, when the signals come.
+def signalled_busy(site: Site, signals: str, warm: bool) -> Outcome:
+    """Two tasks are under way and two wait, when the signals come.
 
-    Those to be cut short are long: where a nap ends as the signal comes, Celery's
-    handler may wait for ever for the pool whose result it has interrupted.
+    Where a task ends as the signal comes, Celery's handler may wait for ever for the
+    pool whose result it has interrupted: a warm shutdown has begun when they end, a
+    cold one cuts them short.
     """
     worker = site.ready(concurrency=2, prefetch_multiplier=1)
-    site.send("nap", *((nap, n) for n in range(4)))
-    site.wait_until_under_way(2)
+    site.send("hold", *((n,) for n in range(4)))
+    site.wait_until_under_way(worker, 2)
     began = time.monotonic()
     for name in signals.split():
         if worker.popen.poll() is None:
             worker.send(signal.Signals[name])
-        time.sleep(0.4)
-    status = worker.wait(timeout=45)
-    return _account(site, 4) | {
-        "status": status,
-        "seconds": time.monotonic() - began,
-    }
+        site.wait_until_it_rests(worker)
+    if warm:
+        site.gate.touch()
+    return site.ended(worker, began) | _account(site, 4)
 
 
 def _account(site: Site, sent: int, word: str = "ended ") -> Outcome:
@@ -233,15 +232,15 @@ def control_shutdown(site: Site) -> Outcome:
     began = time.monotonic()
     with site.app() as app:
         app.control.shutdown()
-    return {"status": worker.wait(), "seconds": time.monotonic() - began}
+    return site.ended(worker, began)
 
 
 @scenario("REMAP_SIGTERM=SIGQUIT", status=0)
 def remapped(site: Site) -> Outcome:
     site.env["REMAP_SIGTERM"] = "SIGQUIT"
     worker = site.ready(concurrency=2, prefetch_multiplier=1)
-    site.send("nap", (30, "a"), (30, "b"), (30, "c"))
-    site.wait_until_under_way(2)
+    site.send("hold", ("a",), ("b",), ("c",))
+    site.wait_until_under_way(worker, 2)
     return site.end(worker, signal.SIGTERM) | _account(site, 3)
 
 
@@ -286,10 +285,10 @@ def warm_shutdown(site: Site) -> Outcome:
 
 @scenario(
     "SIGTERM to the group, {task}, REMAP_SIGTERM={remap}",
-    {"task": "nap", "remap": ""},
-    {"task": "nap_late", "remap": ""},
-    {"task": "nap_rejected", "remap": "", "expected": {"lost": 0}},
-    {"task": "nap", "remap": "SIGTERM", "expected": {"ran": 2, "lost": 0}},
+    {"task": "hold", "remap": ""},
+    {"task": "hold_late", "remap": ""},
+    {"task": "hold_rejected", "remap": "", "expected": {"lost": 0}},
+    {"task": "hold", "remap": "SIGTERM", "expected": {"ran": 2, "lost": 0}},
 )
 def group_signalled(site: Site, task: str, remap: str) -> Outcome:
     """As Heroku, systemd's default KillMode and honcho send it.
@@ -299,16 +298,30 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
     if remap:
         site.env["REMAP_SIGTERM"] = remap
     worker = site.ready(concurrency=2, prefetch_multiplier=1)
-    site.send(task, (3, "a"), (3, "b"), (3, "c"))
-    site.wait_until_under_way(2)
+    site.send(task, ("a",), ("b",), ("c",))
+    site.wait_until_under_way(worker, 2)
+    children = site.children(worker)
     began = time.monotonic()
     os.killpg(worker.pid, signal.SIGTERM)
+    if remap:
+        site.wait_until_it_rests(worker)
+    else:
+        site.wait_until(
+            lambda: (
+                worker.popen.poll() is not None or not children & site.children(worker)
+            )
+        )
+    site.gate.touch()
     try:
         status: int | None = worker.wait(timeout=30)
     except ProcessError:
         status = None  # a platform would use SIGKILL by now
         worker.kill()
-    return _account(site, 3) | {
+    outcome = _account(site, 3)
+    if not remap:
+        # A child that takes the place of a dead one may run the third, or may not.
+        outcome.pop("ran")
+    return outcome | {
         "seconds": time.monotonic() - began,
         "killed after 30 s": status is None,
     }
@@ -316,17 +329,22 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
 
 @scenario(
     "soft shutdown, {what}",
-    {"what": "tasks end in time", "soft": 6, "nap": 3},
-    {"what": "time is over", "soft": 1, "nap": 60},
+    {"what": "tasks end in time", "soft": 6},
+    {"what": "time is over", "soft": 1},
     since=(5, 5),
     status=0,
 )
-def soft_shutdown(site: Site, what: str, soft: int, nap: int) -> Outcome:
+def soft_shutdown(site: Site, what: str, soft: int) -> Outcome:
     site.configure(f"CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = {soft}\n")
     worker = site.ready(concurrency=2, prefetch_multiplier=1)
-    site.send("nap_late", (nap, "a"), (nap, "b"), (nap, "c"))
-    site.wait_until_under_way(2)
-    return site.end(worker, signal.SIGQUIT) | _account(site, 3)
+    site.send("hold_late", ("a",), ("b",), ("c",))
+    site.wait_until_under_way(worker, 2)
+    began = time.monotonic()
+    worker.send(signal.SIGQUIT)
+    if what == "tasks end in time":
+        worker.wait_for("Initiating Soft Shutdown")
+        site.gate.touch()
+    return site.ended(worker, began) | _account(site, 3)
 
 
 @scenario(
@@ -628,7 +646,8 @@ def naps(site: Site, pool: str, task: str) -> Outcome:
         "lost": max(0, 100 - ended - site.waiting()),
         "seconds": seconds,
         "at once": most,
-        "many at once": most > 20,
+        # One after the other it would be 1; on a busy machine it has been 17.
+        "many at once": most > 5,
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from celery import Celery
 from dev.procfile import ROOT
 from prodserver_celery5.process import Process
 from prodserver_celery5.pytest_plugin import ProdserverFixture
-from tests.processes.conftest import Deployment, wait_until
+from tests.deployment import Deployment, wait_until
 
 __all__ = ("READY", "SIDES", "Site", "title")
 
@@ -46,6 +46,8 @@ class Site(Deployment):
         self._stack = stack
         super().__init__(folder, ProdserverFixture(ROOT, folder, stack))
         self.env["REDIS_URL"] = broker
+        self.gate = folder / "gate"
+        self.env["GATE"] = str(self.gate)
 
     def configure(self, code: str) -> None:
         """Let the settings be the project's own, changed by some code."""
@@ -129,36 +131,46 @@ class Site(Deployment):
         """The notes that begin with a word."""
         return {note for note in self.notes() if note.startswith(word)}
 
-    def wait_until_under_way(self, count: int) -> None:
-        """Wait until that many tasks have begun, and the worker rests.
-
-        It hears of a begun task a moment later, and what a cold shutdown does in the
-        midst of hearing is a matter of chance, on both sides.
-        """
+    def wait_until_under_way(self, worker: Process, count: int) -> None:
+        """Wait until that many tasks have begun, and the worker has heard of it."""
         self.wait_until(lambda: len(self.done("began ")) == count)
-        with self.app() as app:
-            inspect = app.control.inspect(timeout=5, limit=1)
-            self.wait_until(
-                lambda: sum(map(len, (inspect.active() or {}).values())) == count
-            )
-        time.sleep(0.2)
+        self.wait_until_it_rests(worker)
 
-    def end(self, process: Process, number: int, timeout: float = 60) -> dict[str, Any]:
+    def wait_until_it_rests(self, process: Process) -> None:
+        """Wait until a process has nothing to do, or has ended.
+
+        What a signal does that comes in the midst of something else is a matter of
+        chance, on both sides.
+        """
+        stat = Path(f"/proc/{process.pid}/stat")
+        in_a_row = 0
+        while in_a_row < 10 and process.popen.poll() is None:
+            state = stat.read_text().rpartition(")")[2].split()[0]
+            in_a_row = in_a_row + 1 if state == "S" else 0
+            time.sleep(0.05)
+
+    def end(self, process: Process, number: int) -> dict[str, Any]:
         """Signal the process alone; tell its status and the time it took to end."""
         began = time.monotonic()
-        status = process.stop(number, timeout=timeout)
+        process.send(number)
+        return self.ended(process, began)
+
+    def ended(
+        self, process: Process, began: float, timeout: float = 60
+    ) -> dict[str, Any]:
+        """Wait for the end; tell the status and the time since it began."""
+        status = process.wait(timeout=timeout)
         return {"status": status, "seconds": time.monotonic() - began}
 
-    def fails(self, program: str, timeout: float = 60, **args: Any) -> dict[str, Any]:
-        """Start what ends by itself; tell its status."""
+    def fails(self, program: str, **args: Any) -> dict[str, Any]:
+        """Start what ends by itself; tell its status and the time it took."""
         began = time.monotonic()
-        status = self.run(program, **args).wait(timeout=timeout)
-        return {"status": status, "seconds": time.monotonic() - began}
+        return self.ended(self.run(program, **args), began)
 
-    def children(self, process: Process) -> list[int]:
+    def children(self, process: Process) -> set[int]:
         """The pool's children."""
         path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return {int(pid) for pid in path.read_text().split()}
 
     def wait_until(self, condition: Any, timeout: float = 60) -> Any:
         """Wait until a condition is true, and return it."""

@@ -31,20 +31,29 @@ def nap(seconds: float, name: str = "") -> None:
     note(f"ended {name}")
 
 
-@shared_task(acks_late=True)
-def nap_late(seconds: float, name: str = "") -> None:
-    """A nap whose message the broker keeps until it has ended."""
+def _hold(name: str) -> None:
     note(f"began {name}")
-    time.sleep(seconds)
+    while not os.path.exists(os.environ["GATE"]):
+        time.sleep(0.05)
     note(f"ended {name}")
+
+
+@shared_task
+def hold(name: str) -> None:
+    """A task that is under way until the scenario opens the gate."""
+    _hold(name)
+
+
+@shared_task(acks_late=True)
+def hold_late(name: str) -> None:
+    """One whose message the broker keeps until it has ended."""
+    _hold(name)
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True)
-def nap_rejected(seconds: float, name: str = "") -> None:
-    """A nap whose message the broker gives to another, if the child dies of it."""
-    note(f"began {name}")
-    time.sleep(seconds)
-    note(f"ended {name}")
+def hold_rejected(name: str) -> None:
+    """One whose message the broker gives to another, if the child dies of it."""
+    _hold(name)
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True)

@@ -20,17 +20,9 @@ from prodserver_celery5 import options
 from prodserver_celery5.backends import CeleryBackend, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
-from tests.processes.conftest import (
-    Deployment,
-    all_services,
-    deployment,
-    migrated,
-    services,
-)
+from tests.deployment import Deployment
 
 from .blocks import BLOCKS, Block, of
-
-__all__ = ("all_services", "deployment", "migrated", "services")
 
 PYTHON = of("python")
 SETTINGS = [block for block in PYTHON if "PRODUCTION_PROCESSES = {" in block.text]

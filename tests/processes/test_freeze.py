@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .conftest import Deployment
+from tests.deployment import Deployment
 
 
 def test_children_leave_alone_what_was_loaded_before_the_fork(

@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from dev.procfile import ROOT
-
-from .conftest import READY, Deployment, wait_until
+from tests.deployment import READY, Deployment, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 

@@ -8,8 +8,7 @@ import urllib.request
 import pytest
 
 from dev.procfile import free_port
-
-from .conftest import READY, Deployment, wait_until
+from tests.deployment import READY, Deployment, wait_until
 
 pytestmark = pytest.mark.parametrize(
     "services", ["filesystem-sqlite", "redis-postgresql", "rabbitmq-sqlite"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import READY, Deployment
+from tests.deployment import READY, Deployment
 
 VERSIONS = ("2.2.0", "2.3.0", "2.4.0", "3.0.0")
 # How each version is asked for a process.

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from dev.procfile import ROOT
-
-from .conftest import Deployment
+from tests.deployment import Deployment
 
 TESTS = """
 import os

@@ -21,7 +21,7 @@ from prodserver_celery5.options import OptionError
 
 settings.register_profile(
     "prodserver_celery5",
-    max_examples=10_000 if os.environ.get("CI") == "true" else 300,
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "300")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -1,23 +1,20 @@
-"""A deployment of the example project in a temporary folder, for each test."""
+"""A deployment of the example project in a temporary folder."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from dev.procfile import ROOT, commands
 from prodserver_celery5.process import Process
 from prodserver_celery5.pytest_plugin import ProdserverFixture
-from tests.servers import Services
+
+__all__ = ("READY", "Deployment", "wait_until")
 
 # What a process says once it is at work. Of beat only the debug log tells: while it
 # reads its schedule for the first time, SIGTERM closes the database under its feet,
@@ -102,47 +99,3 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20) -> Any:
         assert time.monotonic() < deadline, f"not true within {timeout} s"
         time.sleep(0.05)
     return value
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as the release phase leaves it."""
-    folder = tmp_path_factory.mktemp("migrated")
-    with ExitStack() as stack:
-        deployment = Deployment(folder, ProdserverFixture(ROOT, folder, stack))
-        done = deployment.manage("migrate", "--noinput")
-        assert done.returncode == 0, done.stderr
-    return folder / "db.sqlite3"
-
-
-@pytest.fixture(scope="session")
-def all_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    with ExitStack() as stack:
-        yield Services(tmp_path_factory.mktemp, stack)
-
-
-@pytest.fixture
-def services() -> str:
-    """What a deployment runs on; tests parametrise it with other services."""
-    return "filesystem-sqlite"
-
-
-@pytest.fixture
-def deployment(
-    tmp_path: Path,
-    migrated: Path,
-    prodserver: ProdserverFixture,
-    services: str,
-    all_services: Services,
-) -> Deployment:
-    deployment = Deployment(tmp_path, prodserver)
-
-    def migrate(url: str) -> None:
-        deployment.env["DATABASE_URL"] = url
-        done = deployment.manage("migrate", "--noinput")
-        assert done.returncode == 0, done.stderr
-
-    deployment.env |= all_services.env(services, migrate)
-    if "DATABASE_URL" not in deployment.env:
-        shutil.copy(migrated, tmp_path / "db.sqlite3")
-    return deployment
