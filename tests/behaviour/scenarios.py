@@ -27,6 +27,10 @@ Outcome = dict[str, Any]
 
 SCENARIOS: list[Scenario] = []
 
+# What a worker logs at DEBUG when a warm shutdown begins to wait for its tasks: some
+# time after the signal, for Celery's loop looks for it when its poll is over.
+POOL_STOPS = "Worker: Stopping Pool"
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -190,31 +194,35 @@ def signalled_idle(site: Site, name: str, program: str) -> Outcome:
 
 @scenario(
     "{signals} with tasks",
-    {"signals": "SIGTERM", "warm": True},
-    {"signals": "SIGTERM SIGTERM", "warm": True},
-    {"signals": "SIGINT", "warm": True},
+    {"signals": "SIGTERM", "how": "Warm"},
+    {"signals": "SIGTERM SIGTERM", "how": "Warm Warm"},
+    {"signals": "SIGINT", "how": "Warm"},
     # Celery 5.0 begins, and so loses, one more of them now and then.
-    {"signals": "SIGINT SIGINT", "warm": False, "since": (5, 1)},
-    {"signals": "SIGQUIT", "warm": False},
-    {"signals": "SIGTERM SIGQUIT", "warm": False},
-    {"signals": "SIGQUIT SIGQUIT SIGQUIT", "warm": False},
+    {"signals": "SIGINT SIGINT", "how": "Warm Cold", "since": (5, 1)},
+    {"signals": "SIGQUIT", "how": "Cold"},
+    {"signals": "SIGTERM SIGQUIT", "how": "Warm Cold"},
 )
-def signalled_busy(site: Site, signals: str, warm: bool) -> Outcome:
+def signalled_busy(site: Site, signals: str, how: str) -> Outcome:
     """Two tasks are under way and two wait, when the signals come.
 
-    Where a task ends as the signal comes, Celery's handler may wait for ever for the
-    pool whose result it has interrupted: a warm shutdown has begun when they end, a
-    cold one cuts them short.
+    Each comes when what the one before has begun is under way. Where a task ends as the
+    signal comes, Celery's handler may wait for ever for the pool whose result it has
+    interrupted: a warm shutdown has begun when they end, a cold one cuts them short.
     """
-    worker = site.ready(concurrency=2, prefetch_multiplier=1)
+    worker = site.ready(concurrency=2, prefetch_multiplier=1, loglevel="DEBUG")
     site.send("hold", *((n,) for n in range(4)))
     site.wait_until_under_way(worker, 2)
     began = time.monotonic()
-    for name in signals.split():
-        if worker.popen.poll() is None:
-            worker.send(signal.Signals[name])
-        site.wait_until_it_rests(worker)
-    if warm:
+    kinds = how.split()
+    for number, name in enumerate(signals.split()):
+        worker.send(signal.Signals[name])
+        kind = kinds[number]
+        with suppress(ProcessError):  # the last of all may end it at once
+            said = rf"{kind} shutdown \(MainProcess\)"
+            worker.wait_for(said, count=kinds[: number + 1].count(kind))
+            if kind == "Warm":
+                worker.wait_for(POOL_STOPS)
+    if kinds[-1] == "Warm":
         site.gate.touch()
     return site.ended(worker, began) | _account(site, 4)
 
@@ -297,14 +305,14 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
     """
     if remap:
         site.env["REMAP_SIGTERM"] = remap
-    worker = site.ready(concurrency=2, prefetch_multiplier=1)
+    worker = site.ready(concurrency=2, prefetch_multiplier=1, loglevel="DEBUG")
     site.send(task, ("a",), ("b",), ("c",))
     site.wait_until_under_way(worker, 2)
     children = site.children(worker)
     began = time.monotonic()
     os.killpg(worker.pid, signal.SIGTERM)
     if remap:
-        site.wait_until_it_rests(worker)
+        worker.wait_for(POOL_STOPS)
     else:
         site.wait_until(
             lambda: (
@@ -331,6 +339,7 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
     "soft shutdown, {what}",
     {"what": "tasks end in time", "soft": 6},
     {"what": "time is over", "soft": 1},
+    {"what": "SIGQUIT twice more", "soft": 600},
     since=(5, 5),
     status=0,
 )
@@ -341,9 +350,13 @@ def soft_shutdown(site: Site, what: str, soft: int) -> Outcome:
     site.wait_until_under_way(worker, 2)
     began = time.monotonic()
     worker.send(signal.SIGQUIT)
+    worker.wait_for("Initiating Soft Shutdown")
     if what == "tasks end in time":
-        worker.wait_for("Initiating Soft Shutdown")
         site.gate.touch()
+    elif what == "SIGQUIT twice more":
+        worker.send(signal.SIGQUIT)
+        worker.wait_for("Waiting gracefully for cold shutdown")
+        worker.send(signal.SIGQUIT)
     return site.ended(worker, began) | _account(site, 3)
 
 

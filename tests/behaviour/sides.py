@@ -132,21 +132,17 @@ class Site(Deployment):
         return {note for note in self.notes() if note.startswith(word)}
 
     def wait_until_under_way(self, worker: Process, count: int) -> None:
-        """Wait until that many tasks have begun, and the worker has heard of it."""
-        self.wait_until(lambda: len(self.done("began ")) == count)
-        self.wait_until_it_rests(worker)
+        """Wait until that many tasks have begun, and the worker rests.
 
-    def wait_until_it_rests(self, process: Process) -> None:
-        """Wait until a process has nothing to do, or has ended.
-
-        What a signal does that comes in the midst of something else is a matter of
-        chance, on both sides.
+        It hears of a begun task a moment later, and what a cold shutdown does in the
+        midst of hearing is a matter of chance, on both sides.
         """
-        stat = Path(f"/proc/{process.pid}/stat")
+        self.wait_until(lambda: len(self.done("began ")) == count)
+        stat = Path(f"/proc/{worker.pid}/stat")
         in_a_row = 0
-        while in_a_row < 10 and process.popen.poll() is None:
-            state = stat.read_text().rpartition(")")[2].split()[0]
-            in_a_row = in_a_row + 1 if state == "S" else 0
+        while in_a_row < 10:
+            asleep = stat.read_text().rpartition(")")[2].split()[0] == "S"
+            in_a_row = in_a_row + 1 if asleep else 0
             time.sleep(0.05)
 
     def end(self, process: Process, number: int) -> dict[str, Any]:
