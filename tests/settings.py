@@ -1,10 +1,14 @@
 """The project's settings, with what the environment of a deployment would give."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("SECRET_KEY", "only-for-tests")
-os.environ.setdefault("DATA_DIR", tempfile.mkdtemp(prefix="prayer-room-"))
+if "DATA_DIR" not in os.environ:
+    os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="prayer-room-")
+    atexit.register(shutil.rmtree, os.environ["DATA_DIR"])
 
 from prayer_room_api.settings import *
 
