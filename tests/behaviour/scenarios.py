@@ -214,12 +214,11 @@ def signalled_busy(site: Site, signals: str, how: str) -> Outcome:
     site.wait_until_under_way(worker, 2)
     began = time.monotonic()
     kinds = how.split()
-    for number, name in enumerate(signals.split()):
+    for number, (name, kind) in enumerate(zip(signals.split(), kinds, strict=True), 1):
         worker.send(signal.Signals[name])
-        kind = kinds[number]
         with suppress(ProcessError):  # the last of all may end it at once
             said = rf"{kind} shutdown \(MainProcess\)"
-            worker.wait_for(said, count=kinds[: number + 1].count(kind))
+            worker.wait_for(said, count=kinds[:number].count(kind))
             if kind == "Warm":
                 worker.wait_for(POOL_STOPS)
     if kinds[-1] == "Warm":

@@ -139,11 +139,15 @@ class Site(Deployment):
         """
         self.wait_until(lambda: len(self.done("began ")) == count)
         stat = Path(f"/proc/{worker.pid}/stat")
-        in_a_row = 0
-        while in_a_row < 10:
-            asleep = stat.read_text().rpartition(")")[2].split()[0] == "S"
-            in_a_row = in_a_row + 1 if asleep else 0
-            time.sleep(0.05)
+
+        def rests() -> bool:
+            for _ in range(10):
+                if stat.read_text().rpartition(")")[2].split()[0] != "S":
+                    return False
+                time.sleep(0.05)
+            return True
+
+        self.wait_until(rests)
 
     def end(self, process: Process, number: int) -> dict[str, Any]:
         """Signal the process alone; tell its status and the time it took to end."""
@@ -151,11 +155,9 @@ class Site(Deployment):
         process.send(number)
         return self.ended(process, began)
 
-    def ended(
-        self, process: Process, began: float, timeout: float = 60
-    ) -> dict[str, Any]:
+    def ended(self, process: Process, began: float) -> dict[str, Any]:
         """Wait for the end; tell the status and the time since it began."""
-        status = process.wait(timeout=timeout)
+        status = process.wait(timeout=60)
         return {"status": status, "seconds": time.monotonic() - began}
 
     def fails(self, program: str, **args: Any) -> dict[str, Any]:
