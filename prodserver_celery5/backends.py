@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from typing import Any, ClassVar
 
-from celery import signals
 from django.core.checks.registry import registry
 from django.core.management import CommandError
 from django_prodserver.backends.base import BaseServerBackend
 
-from . import green, options
+from . import green, options, prefork
 from .checks import check_processes
 from .entries import Entry, Finding
 
@@ -83,7 +81,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
                 path = os.environ.get("PYTHONPATH")
                 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, path)))
                 sys.argv[:] = words
-            _freeze_before_fork()
+            prefork.share_memory()
         # Celery's Django fixup would run it again, and discard what it finds.
         registry.registered_checks.discard(check_processes)
         sys.exit(options.run(context))
@@ -114,22 +112,3 @@ def _make_restartable() -> str:
     # `python -m`: the file of the module alone would not find what it imports.
     sys.argv[:1] = ["-m", spec.name.removesuffix(".__main__")]
     return os.getcwd()
-
-
-def _freeze_before_fork() -> None:
-    """Keep what is loaded out of the collector's reach when the pool forks.
-
-    A collection writes into every object it looks at, so that in each child the
-    pages shared with the parent become its own. None takes place until then either,
-    as the documentation of `gc.freeze` advises: there is next to nothing to collect,
-    and the children would fill the holes.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-
-    def freeze(**kwargs: Any) -> None:
-        gc.freeze()
-        if enabled:
-            gc.enable()
-
-    signals.celeryd_after_setup.connect(freeze, weak=False)
