@@ -69,10 +69,24 @@ def make_app(calls: list[Any]) -> Celery:
     return app
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "sub").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def known() -> dict[Any, Any]:
+    """What the command line came to, by words and environment: many ARGS mean one."""
+    return {}
+
+
 @pytest.fixture
-def outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def outcomes(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, known: dict[Any, Any]
+) -> Iterator[Any]:
     """Return what a case comes to: on the command line, through ARGS, and as shown."""
-    (tmp_path / "sub").mkdir()
     calls: list[Any] = []
 
     def note(*args: Any, **kwargs: Any) -> None:
@@ -92,7 +106,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     def outcome(run: Any) -> Any:
         calls.clear()
         with monkeypatch.context() as patch:
-            patch.chdir(tmp_path)
+            patch.chdir(folder)
             # The `celery` command adds the app's options to its subcommands for good.
             for command in celery.commands.values():
                 patch.setattr(command, "params", list(command.params))
@@ -112,7 +126,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         conf = app.conf.table(with_defaults=False, censored=False)
         return list(calls), conf, checks
 
-    def by_command_line(words: list[str]) -> Any:
+    def by_command_line(words: list[str], env: dict[str, str]) -> Any:
         def run(app: Celery, patch: pytest.MonkeyPatch) -> None:
             module = ModuleType("recorded")
             module.app = app
@@ -121,7 +135,10 @@ def outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
                 words, "celery", standalone_mode=False, auto_envvar_prefix="CELERY"
             )
 
-        return outcome(run)
+        key = (*words, *env.items())
+        if key not in known:
+            known[key] = outcome(run)
+        return known[key]
 
     def by_args(case: Case, shown: list[str]) -> Any:
         def run(app: Celery, patch: pytest.MonkeyPatch) -> None:
@@ -137,9 +154,9 @@ def outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
             monkeypatch.setenv(name, value)
         words = ["--app=recorded:app", *case.above, case.program, *case.words]
         shown: list[str] = []
-        found = [by_command_line(words), by_args(case, shown)]
+        found = [by_command_line(words, case.env), by_args(case, shown)]
         if found[1] != "refused":
-            found.append(by_command_line(shown[1:]))
+            found.append(by_command_line(shown[1:], case.env))
         return found
 
     yield all_ways
