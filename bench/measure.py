@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,18 @@ class Run:
 
     def memory(self) -> dict[str, float]:
         """Tell the memory of parent and children, in MiB."""
+        found: dict[str, float] = {}
+
+        def read() -> bool:
+            # Once more where a child was replaced in the midst of it.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found.update(self._memory())
+            return bool(found)
+
+        self._until(read)
+        return found
+
+    def _memory(self) -> dict[str, float]:
         children = self._children()
         private = [
             _kib(pid, "smaps_rollup", "Private_Clean")
