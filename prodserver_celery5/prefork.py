@@ -39,7 +39,7 @@ def _defer_tracers() -> None:
     Celery's `process_initializer` builds those of all tasks in each child, which takes
     a few KiB for each and writes to every task; a child runs few of hundreds.
     """
-    from celery.app import trace  # of a worker alone
+    from celery.app import trace  # which beat does without
 
     build: Callable[..., Callable[..., Any]] = trace.build_tracer
 
