@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.db.models import F, Max, Q
+from django.urls import reverse
 from django.utils import timezone
 
-from .models import Digest, DigestSubscription, EmailLog, PrayerRequest
-from .rendering import Content, Value, render
+from .models import Digest, DigestSubscription, EmailLog, EmailTemplate, PrayerRequest
+from .rendering import Content, Value
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +49,17 @@ class Outcome:
 
 def due_to_moderators() -> Iterator[Email]:
     """What waits for the team, to each who has not been told of the newest of it."""
-    waiting = list(
-        PrayerRequest.objects.filter(
-            status__in=[PrayerRequest.Status.PENDING, PrayerRequest.Status.FLAGGED]
-        ).order_by("created_at", "pk")
-    )
+    waiting = list(PrayerRequest.objects.waiting().order_by("created_at", "pk"))
     if not waiting:
         return
-    newest = max(request.status_changed_at for request in waiting)
-    by_status: defaultdict[str, list[dict[str, Value]]] = defaultdict(list)
+    newest = max(request.waiting_since for request in waiting)
+    pending: list[dict[str, Value]] = []
+    flagged: list[dict[str, Value]] = []
     for request in waiting:
-        by_status[request.status].append(_describe(request))
+        is_new = request.status == PrayerRequest.Status.PENDING
+        (pending if is_new else flagged).append(
+            {**_describe(request), "link": _link("change", request.pk)}
+        )
     for recipient in _subscribers(Digest.MODERATOR, user__is_staff=True):
         told_until = _told_until(recipient, Digest.MODERATOR)
         if told_until is None or newest > told_until:
@@ -68,9 +70,10 @@ def due_to_moderators() -> Iterator[Email]:
                 period=newest.isoformat(),
                 covers_until=newest,
                 content={
-                    "pending": by_status[PrayerRequest.Status.PENDING],
-                    "flagged": by_status[PrayerRequest.Status.FLAGGED],
+                    "pending": pending,
+                    "flagged": flagged,
                     "count": len(waiting),
+                    "link": _link("changelist"),
                 },
             )
 
@@ -186,7 +189,7 @@ def _finish(log: EmailLog, status: EmailLog.Status, error: str = "") -> None:
 
 
 def _send(email: Email) -> None:
-    rendered = render(email.digest, email.content)
+    rendered = EmailTemplate.render(email.digest, email.content)
     message = EmailMultiAlternatives(
         rendered.subject,
         rendered.text,
@@ -204,10 +207,8 @@ def _subscribers(
     """Return subscriptions by address: a family that shares one gets one email."""
     subscribers: defaultdict[str, list[DigestSubscription]] = defaultdict(list)
     for subscription in (
-        DigestSubscription.objects.filter(
-            digest=digest, user__is_active=True, **conditions
-        )
-        .exclude(user__email="")
+        DigestSubscription.objects.reachable()
+        .filter(digest=digest, **conditions)
         .select_related("user")
         .order_by("pk")
     ):
@@ -232,9 +233,18 @@ def _describe(request: PrayerRequest) -> dict[str, Value]:
         "text": request.text,
         "created": _moment(request.created_at),
         "flags": request.flag_count,
+        "status": request.status,
         "response": request.response,
         "responded": _moment(request.responded_at),
     }
+
+
+def _link(page: str, *args: int) -> str:
+    """Return the address of a page of the admin; "" where no SITE_URL is known."""
+    if not settings.SITE_URL:
+        return ""
+    path = reverse(f"admin:prayer_room_api_prayerrequest_{page}", args=args)
+    return settings.SITE_URL + path
 
 
 def _moment(moment: datetime | None) -> str:

@@ -1,16 +1,34 @@
 from __future__ import annotations
 
+import logging
+from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import F
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
+
+from . import rendering
+from .shipped_templates import SHIPPED
+
+logger = logging.getLogger(__name__)
 
 
 class TransitionRefusedError(Exception):
     """A request cannot go from the status it has to the one asked for."""
+
+
+class PrayerRequestQuerySet(models.QuerySet["PrayerRequest"]):
+    """Requests, as the team looks for them."""
+
+    def waiting(self) -> PrayerRequestQuerySet:
+        """Return the requests that wait for a decision of the team."""
+        return self.filter(
+            Q(status__in=PrayerRequest.UNDECIDED) | Q(flagged_again_at__isnull=False)
+        )
 
 
 class PrayerRequest(models.Model):
@@ -29,9 +47,9 @@ class PrayerRequest(models.Model):
     # To each status, the ones it can be reached from.
     SOURCES: ClassVar[dict[str, frozenset[str]]] = {
         Status.APPROVED: frozenset({Status.PENDING, Status.FLAGGED, Status.ARCHIVED}),
-        Status.FLAGGED: frozenset({Status.APPROVED}),
         Status.ARCHIVED: frozenset({Status.PENDING, Status.APPROVED, Status.FLAGGED}),
     }
+    UNDECIDED: ClassVar[frozenset[str]] = frozenset({Status.PENDING, Status.FLAGGED})
 
     kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.PRAYER)
     name = models.CharField(
@@ -51,6 +69,8 @@ class PrayerRequest(models.Model):
     )
     status_changed_at = models.DateTimeField(default=timezone.now, editable=False)
     flag_count = models.PositiveIntegerField(default=0, editable=False)
+    # Set while a request waits that stays on the list: see flag().
+    flagged_again_at = models.DateTimeField(null=True, blank=True, editable=False)
     response = models.TextField(
         max_length=4000, blank=True, help_text="The team's answer to the author."
     )
@@ -66,35 +86,88 @@ class PrayerRequest(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
+    objects = PrayerRequestQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at", "-pk"]
         indexes = [
             models.Index(fields=["status", "-created_at"], name="request_by_status"),
             models.Index(fields=["responded_at"], name="request_by_response"),
+            models.Index(fields=["flagged_again_at"], name="request_flagged_again"),
         ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} request {self.pk} ({self.status})"
 
+    @property
+    def waiting_since(self) -> datetime | None:
+        """Since when the request has waited for the team; None if it does not."""
+        if self.status in self.UNDECIDED:
+            return self.status_changed_at
+        return self.flagged_again_at
+
     def move_to(self, status: str) -> None:
-        """Change the status, or raise `TransitionRefusedError`."""
-        now = timezone.now()
+        """Approve or archive the request, or raise `TransitionRefusedError`.
+
+        To approve one that was flagged again is to keep it on the list.
+        """
+        sources = Q(status__in=self.SOURCES.get(status, frozenset()))
+        if status == self.Status.APPROVED:
+            sources |= Q(flagged_again_at__isnull=False)
         # One statement, so that of two people who decide at once the first one does.
-        moved = PrayerRequest.objects.filter(
-            pk=self.pk, status__in=self.SOURCES.get(status, frozenset())
-        ).update(status=status, status_changed_at=now, updated_at=now)
-        self.refresh_from_db(fields=["status", "status_changed_at", "updated_at"])
-        if not moved:
+        if not self._update(
+            sources,
+            status=status,
+            status_changed_at=timezone.now(),
+            flagged_again_at=None,
+        ):
             raise TransitionRefusedError(
                 f"A request that is {self.status} cannot become {status}."
             )
 
     def flag(self) -> None:
-        """Take an approved request off the list until the team has looked at it."""
-        if self.status != self.Status.FLAGGED:
-            self.move_to(self.Status.FLAGGED)
-        PrayerRequest.objects.filter(pk=self.pk).update(flag_count=F("flag_count") + 1)
-        self.refresh_from_db(fields=["flag_count"])
+        """Ask the team to look at an approved request again.
+
+        The first flag takes it off the list until they have. Once they have approved
+        it all the same, nobody outside the team takes it off the list any more: it
+        stays there while it waits for them.
+
+        Raises:
+            TransitionRefusedError: the request was never approved, or is archived.
+        """
+        now = timezone.now()
+        approved = Q(status=self.Status.APPROVED)
+        counted = {"flag_count": F("flag_count") + 1}
+        if not (
+            self._update(
+                approved & Q(flag_count=0),
+                status=self.Status.FLAGGED,
+                status_changed_at=now,
+                **counted,
+            )
+            or self._update(
+                approved, flagged_again_at=Coalesce("flagged_again_at", now), **counted
+            )
+            or self._update(Q(status=self.Status.FLAGGED), **counted)
+        ):
+            raise TransitionRefusedError(
+                f"A request that is {self.status} cannot be flagged."
+            )
+
+    def _update(self, condition: Q, **values: object) -> bool:
+        """Change the row if it is as it has to be, and read what it is now."""
+        values["updated_at"] = timezone.now()
+        updated = PrayerRequest.objects.filter(condition, pk=self.pk).update(**values)
+        self.refresh_from_db(
+            fields=[
+                "status",
+                "status_changed_at",
+                "flag_count",
+                "flagged_again_at",
+                "updated_at",
+            ]
+        )
+        return bool(updated)
 
     def respond(self, text: str, by: models.Model) -> None:
         """Set the team's response; saving it is up to the caller."""
@@ -111,6 +184,14 @@ class Digest(models.TextChoices):
     WEEKLY = "weekly", "Weekly, of responses to one's own requests"
 
 
+class DigestSubscriptionQuerySet(models.QuerySet["DigestSubscription"]):
+    """Subscriptions, as the digests look for them."""
+
+    def reachable(self) -> DigestSubscriptionQuerySet:
+        """Return the subscriptions of those whom an email reaches."""
+        return self.filter(user__is_active=True).exclude(user__email="")
+
+
 class DigestSubscription(models.Model):
     """Who receives which digest."""
 
@@ -121,6 +202,8 @@ class DigestSubscription(models.Model):
     )
     digest = models.CharField(max_length=10, choices=Digest.choices)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = DigestSubscriptionQuerySet.as_manager()
 
     class Meta:
         ordering = ["digest", "user"]
@@ -159,10 +242,22 @@ class EmailTemplate(models.Model):
 
     def clean(self) -> None:
         """Refuse what cannot be rendered, while somebody looks at it."""
-        from .rendering import check
-
-        if problem := check(self.digest, self.subject, self.body):
+        if problem := rendering.check(self.digest, self.subject, self.body):
             raise ValidationError(problem)
+
+    @classmethod
+    def render(cls, digest: str, content: rendering.Content) -> rendering.Rendered:
+        """Render the staff's template, or the shipped one if theirs does not work."""
+        template = cls.objects.filter(digest=digest).first()
+        if template is not None:
+            try:
+                return rendering.render(template.subject, template.body, content)
+            except Exception:
+                logger.exception(
+                    "The %s email template does not work; the shipped one is used.",
+                    digest,
+                )
+        return rendering.render(*SHIPPED[digest], content)
 
 
 class EmailLog(models.Model):

@@ -4,7 +4,6 @@ What people wrote is never markup: in the HTML part its special characters are c
 references, which neither Markdown nor a browser takes for anything else.
 """
 
-import logging
 import re
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -14,11 +13,6 @@ from django.template import Context, Engine
 from django.utils.html import format_html
 from django.utils.safestring import mark_safe
 from markdown import markdown
-
-from .models import Digest, EmailTemplate
-from .shipped_templates import SHIPPED
-
-logger = logging.getLogger(__name__)
 
 Value: TypeAlias = "str | int | list[dict[str, Value]]"
 Content: TypeAlias = dict[str, Value]
@@ -37,17 +31,20 @@ _SAMPLE_REQUEST: dict[str, Value] = {
     "text": "For my neighbour",
     "created": "1 November 2026, 08:00",
     "flags": 1,
+    "status": "approved",
     "response": "We prayed",
     "responded": "2 November 2026, 08:00",
+    "link": "https://prayer.example/1",
 }
 _SAMPLES: dict[str, Content] = {
-    Digest.MODERATOR: {
+    "moderator": {
         "pending": [_SAMPLE_REQUEST],
         "flagged": [_SAMPLE_REQUEST],
         "count": 2,
+        "link": "https://prayer.example/",
     },
-    Digest.DAILY: {"requests": [_SAMPLE_REQUEST], "count": 1},
-    Digest.WEEKLY: {"requests": [_SAMPLE_REQUEST], "count": 1},
+    "daily": {"requests": [_SAMPLE_REQUEST], "count": 1},
+    "weekly": {"requests": [_SAMPLE_REQUEST], "count": 1},
 }
 
 
@@ -57,34 +54,14 @@ class Rendered(NamedTuple):
     html: str
 
 
-def render(digest: str, content: Content) -> Rendered:
-    """Render the staff's template, or the shipped one if theirs does not work."""
-    shipped = SHIPPED[digest]
-    template = EmailTemplate.objects.filter(digest=digest).first()
-    if template is not None:
-        try:
-            return _render(template.subject, template.body, content)
-        except Exception:
-            logger.exception(
-                "The %s email template does not work; the shipped one is used.", digest
-            )
-    return _render(shipped.subject, shipped.body, content)
+def render(subject: str, body: str, content: Content) -> Rendered:
+    """Render a digest.
 
-
-def check(digest: str, subject: str, body: str) -> str | None:
-    """Say what is wrong with a template, if anything is."""
-    if digest not in _SAMPLES:
-        return None
-    try:
-        rendered = _render(subject, body, _SAMPLES[digest])
-    except Exception as error:
-        return f"This template does not work: {error}"
-    if not rendered.subject:
-        return "The subject of this template is empty."
-    return None
-
-
-def _render(subject: str, body: str, content: Content) -> Rendered:
+    Args:
+        subject: a Django template of one line.
+        body: a Django template in Markdown.
+        content: what the templates can show.
+    """
     plain = Context(_map(_plain, content), autoescape=False)
     inline = Context(_map(_html, content), autoescape=False)
     template = _ENGINE.from_string(body)
@@ -98,6 +75,19 @@ def _render(subject: str, body: str, content: Content) -> Rendered:
             mark_safe(markdown(template.render(inline))),  # noqa: S308 - see the top
         ),
     )
+
+
+def check(digest: str, subject: str, body: str) -> str | None:
+    """Say what is wrong with a template, if anything is."""
+    if digest not in _SAMPLES:
+        return None
+    try:
+        rendered = render(subject, body, _SAMPLES[digest])
+    except Exception as error:
+        return f"This template does not work: {error}"
+    if not rendered.subject:
+        return "The subject of this template is empty."
+    return None
 
 
 def _map(function: Callable[[str], str], value: Content) -> Content:

@@ -25,6 +25,7 @@ class StaffSerializer(serializers.ModelSerializer):
             "author",
             "status_changed_at",
             "flag_count",
+            "flagged_again_at",
             "response",
             "responded_at",
             "responded_by",

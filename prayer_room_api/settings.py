@@ -246,6 +246,14 @@ CELERY_TASK_IGNORE_RESULT = True
 HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104 - as the comment says
 PORT = env.int("PORT", default=8000)
 
+# Where the links in the digests lead. Without it: to this machine with DEBUG, else to
+# the first name of ALLOWED_HOSTS; and where that is a pattern there are no links.
+SITE_URL = env.str("SITE_URL", default="").rstrip("/")
+if not SITE_URL and DEBUG:
+    SITE_URL = f"http://127.0.0.1:{PORT}"
+elif not SITE_URL and ALLOWED_HOSTS and ALLOWED_HOSTS[0][0] not in "*.":
+    SITE_URL = f"https://{ALLOWED_HOSTS[0]}"
+
 # django-prodserver 3 moved its servers; the old path warns there.
 _servers = "django_prodserver.backends"
 if find_spec(f"{_servers}.servers"):

@@ -30,12 +30,17 @@ SHIPPED = {
 {% for request in flagged %}
 - {{ request.kind }} request {{ request.id }}{% if request.name %} from \
 {{ request.name }}{% endif %}, {{ request.created }}, flagged {{ request.flags }}\
- time{{ request.flags|pluralize }}: {{ request.text }}
+ time{{ request.flags|pluralize }}\
+{% if request.status == "approved" %}, still on the list{% endif %}: {{ request.text }}\
+{% if request.link %}
+  <{{ request.link }}>{% endif %}
 {% endfor %}
 {% endif %}{% if pending %}**Pending**
 {% for request in pending %}
 - {{ request.kind }} request {{ request.id }}{% if request.name %} from \
-{{ request.name }}{% endif %}, {{ request.created }}: {{ request.text }}
+{{ request.name }}{% endif %}, {{ request.created }}: {{ request.text }}\
+{% if request.link %}
+  <{{ request.link }}>{% endif %}
 {% endfor %}
 {% endif %}The prayer room
 """,

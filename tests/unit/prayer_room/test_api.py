@@ -1,7 +1,7 @@
 import pytest
 from rest_framework.throttling import ScopedRateThrottle
 
-from prayer_room_api.models import PrayerRequest
+from prayer_room_api.models import PrayerRequest, TransitionRefusedError
 
 pytestmark = pytest.mark.django_db
 
@@ -106,6 +106,48 @@ def test_anyone_flags_an_approved_request_off_the_list(api):
     request.refresh_from_db()
     assert (request.status, request.flag_count) == (Status.FLAGGED, 2)
     assert api.get(URL).data["results"] == []
+
+
+def test_what_the_team_has_approved_after_a_flag_stays_on_the_list(api, staff_api):
+    request = make()
+    url = f"{URL}{request.pk}/"
+
+    def flag() -> PrayerRequest:
+        assert api.post(f"{url}flag/").status_code == 204
+        request.refresh_from_db()
+        return request
+
+    assert flag().status == Status.FLAGGED
+    assert request in PrayerRequest.objects.waiting()
+    assert staff_api.post(f"{url}approve/").status_code == 200
+    assert request not in PrayerRequest.objects.waiting()
+
+    assert (flag().status, request.flag_count) == (Status.APPROVED, 2)
+    assert len(api.get(URL).data["results"]) == 1
+    assert request in PrayerRequest.objects.waiting()
+    since = request.waiting_since
+    assert since is not None
+    # However often: it waits since the first of them.
+    assert (flag().waiting_since, request.flag_count) == (since, 3)
+
+    # The team keeps it on the list, and later takes it off.
+    assert staff_api.post(f"{url}approve/").data["flagged_again_at"] is None
+    assert request not in PrayerRequest.objects.waiting()
+    assert staff_api.post(f"{url}approve/").status_code == 409
+    flag()
+    assert staff_api.post(f"{url}archive/").data["flagged_again_at"] is None
+    assert request not in PrayerRequest.objects.waiting()
+
+
+def test_of_two_who_flag_at_once_both_are_counted():
+    request = make()
+    other = PrayerRequest.objects.get(pk=request.pk)
+    request.flag()
+    other.flag()
+    assert (other.status, other.flag_count) == (Status.FLAGGED, 2)
+    other.move_to(Status.ARCHIVED)
+    with pytest.raises(TransitionRefusedError, match="archived cannot be flagged"):
+        request.flag()
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.ARCHIVED])

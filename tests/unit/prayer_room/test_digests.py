@@ -1,6 +1,7 @@
 """Who is sent what, once: selecting, claiming, and what becomes of a row."""
 
 from datetime import datetime, timedelta, timezone
+from html import unescape
 
 import pytest
 from django.core import mail
@@ -83,6 +84,37 @@ def test_moderators_are_told_nothing_when_there_is_nothing_new(waiting):
     PrayerRequest.objects.create(text="New")
     assert send_moderator_digest("fifth") == 1
     assert len(mail.outbox) == 3
+
+
+def test_moderators_are_told_once_of_what_is_flagged_again(waiting):
+    waiting.move_to("approved")
+    waiting.flag()
+    assert send_moderator_digest("first") == 1
+    waiting.move_to("approved")
+    assert send_moderator_digest("second") == 0
+    waiting.flag()
+    assert send_moderator_digest("third") == 1
+    assert "flagged 2 times, still on the list: Peace" in mail.outbox[-1].body
+    waiting.flag()
+    assert send_moderator_digest("fourth") == 0
+
+
+def test_what_moderators_are_told_of_is_one_click_away(waiting, settings):
+    flagged = PrayerRequest.objects.create(text="Rude", status="flagged", flag_count=1)
+    assert "admin" not in digest_of(settings, "")
+    body = digest_of(settings, "https://prayer.example.org")
+    html = mail.outbox[-1].alternatives[0][0]
+    for each in (waiting, flagged):
+        path = f"/admin/prayer_room_api/prayerrequest/{each.pk}/change/"
+        assert f"\n  <https://prayer.example.org{path}>\n" in body
+        assert f'href="https://prayer.example.org{path}"' in unescape(html)
+
+
+def digest_of(settings, site_url: str) -> str:
+    settings.SITE_URL = site_url
+    EmailLog.objects.all().delete()
+    assert send_moderator_digest() == 1
+    return mail.outbox[-1].body
 
 
 @pytest.mark.parametrize("change", [{"is_staff": False}, {"is_active": False}])

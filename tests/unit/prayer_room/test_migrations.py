@@ -1,4 +1,5 @@
 import json
+from importlib import import_module
 
 import pytest
 from django.core.management import call_command
@@ -6,11 +7,16 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
+from prayer_room_api.models import EmailTemplate
+from prayer_room_api.shipped_templates import SHIPPED
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 TABLES = "0001_squashed_0015_email_templates"
 SCHEDULES = "0016_create_celery_beat_schedules"
 HEARTBEAT = "0017_workerheartbeat"
+FLAGGED_AGAIN = "0018_flagged_again"
+LINKS = "0019_links_in_the_moderator_digest"
 ZONE = "Europe/London"
 NAMES = ["moderator-digest-hourly", "user-digest-daily", "user-digest-weekly"]
 
@@ -26,13 +32,13 @@ def _before_the_schedules():
     PeriodicTask.objects.all().delete()
     CrontabSchedule.objects.all().delete()
     yield
-    migrate(HEARTBEAT)
+    call_command("migrate", "prayer_room_api", verbosity=0)
 
 
 def test_the_names_of_the_migrations():
     loader = MigrationLoader(connection)
     ours = sorted(name for app, name in loader.graph.nodes if app == "prayer_room_api")
-    assert ours == [TABLES, SCHEDULES, HEARTBEAT]
+    assert ours == [TABLES, SCHEDULES, HEARTBEAT, FLAGGED_AGAIN, LINKS]
     assert not loader.get_migration("prayer_room_api", TABLES).replaces
 
 
@@ -127,3 +133,14 @@ def test_a_running_beat_is_told(way):
     after = PeriodicTasks.last_change()
     assert after is not None
     assert before is None or after > before
+
+
+@pytest.mark.parametrize("staff_s", [False, True])
+def test_the_moderator_digest_gets_its_links_where_staff_have_not_changed_it(staff_s):
+    before = import_module(f"prayer_room_api.migrations.{LINKS}").WITHOUT_LINKS
+    assert "link" not in before
+    body = "Ours" if staff_s else before.replace("\n", "\r\n").strip()
+    EmailTemplate.objects.update_or_create(digest="moderator", defaults={"body": body})
+    migrate(LINKS)
+    found = EmailTemplate.objects.get(digest="moderator").body
+    assert found == (body if staff_s else SHIPPED["moderator"].body)

@@ -4,10 +4,11 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from prayer_room_api.models import Digest, EmailTemplate
-from prayer_room_api.rendering import render
 from prayer_room_api.shipped_templates import SHIPPED
 
 pytestmark = pytest.mark.django_db
+
+render = EmailTemplate.render
 
 
 def content(text: str, **fields) -> dict:
@@ -139,3 +140,10 @@ def test_the_shipped_templates_are_where_staff_edit_them(digest):
     template = EmailTemplate.objects.get(digest=digest)
     assert (template.subject, template.body) == SHIPPED[digest]
     template.clean()
+
+
+def test_it_renders_without_the_models(python):
+    code = "import prayer_room_api.rendering, sys; print(*sys.modules)"
+    loaded = python("-c", code).stdout.split()
+    assert "prayer_room_api.rendering" in loaded
+    assert "prayer_room_api.models" not in loaded

@@ -189,3 +189,18 @@ def test_the_celery_app_has_the_settings_the_tasks_and_no_schedule():
         "prayer_room_api.tasks.send_moderator_digest",
         "prayer_room_api.tasks.send_user_digest",
     } <= set(celery_app.tasks)
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({"SITE_URL": "https://prayer.example.org/"}, "https://prayer.example.org"),
+        ({"ALLOWED_HOSTS": "a.example.org,b.example.org"}, "https://a.example.org"),
+        ({"ALLOWED_HOSTS": ".example.org"}, ""),
+        ({"ALLOWED_HOSTS": "*"}, ""),
+        ({}, ""),
+        ({"DEBUG": "on", "PORT": "8001"}, "http://127.0.0.1:8001"),
+    ],
+)
+def test_where_the_links_in_the_digests_lead(settings_of, environment, url):
+    assert settings_of("SITE_URL", **environment) == url
