@@ -17,7 +17,7 @@ from typing import Any
 from redis import Redis
 
 from dev.procfile import ROOT
-from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 from .projects import Project
 
@@ -81,7 +81,7 @@ class Run:
         self.log = project.folder / f"{contender}-{program}-{database}.log"
         self.log.unlink(missing_ok=True)
         self.began = time.perf_counter()
-        self.process = Process(
+        self.process = StartedProcess(
             [sys.executable, *words], log=self.log, cwd=ROOT, env=env
         )
 

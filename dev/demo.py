@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dev import procfile
-from prodserver_celery5.process import Process, ProcessError
+from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 
 INTERVAL = 3  # seconds, of the schedule that the demonstration adds
 LOOK = 5  # seconds, after which beat's scheduler looks into the database again
@@ -66,7 +66,7 @@ class Api:
             detail(f"{method} {path} \N{RIGHTWARDS ARROW} {response.status}")
             return answer
 
-    def wait_until_healthy(self, web: Process) -> None:
+    def wait_until_healthy(self, web: StartedProcess) -> None:
         web.wait_for("Listening at")
         deadline = time.monotonic() + 30
         while True:
@@ -132,11 +132,11 @@ def main() -> None:
         detail(f"{len(applied)} migrations, the last one {applied[-1]}")
 
         step("The processes of the Procfile start")
-        running: dict[str, Process] = {}
+        running: dict[str, StartedProcess] = {}
         for name, command in procfile.commands().items():
             if name != "release":
                 running[name] = stack.enter_context(
-                    Process(
+                    StartedProcess(
                         command, log=data / f"{name}.log", cwd=procfile.ROOT, env=env
                     )
                 )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,7 +40,7 @@ def release(env: Mapping[str, str], log: Path | None = None) -> None:
         env: the environment of the processes.
         log: the file that takes the output; ``None`` for the terminal.
     """
-    with Process(commands()["release"], log=log, cwd=ROOT, env=env) as process:
+    with StartedProcess(commands()["release"], log=log, cwd=ROOT, env=env) as process:
         # As long as migrations take.
         status = process.popen.wait()
     if status:
@@ -62,7 +62,9 @@ def serve() -> int:
         signal.signal(number, lambda number, _: asked.append(number))
     with ExitStack() as stack:
         running = {
-            name: stack.enter_context(Process(command, log=None, cwd=ROOT, env=env))
+            name: stack.enter_context(
+                StartedProcess(command, log=None, cwd=ROOT, env=env)
+            )
             for name, command in commands().items()
             if name != "release"
         }

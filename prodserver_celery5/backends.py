@@ -1,18 +1,21 @@
-"""One process entry → a running Celery program → its exit status."""
+"""The backends: a process entry becomes a running program, and its exit status."""
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.core.checks.registry import registry
 from django.core.management import CommandError
+from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseServerBackend
 
-from . import green, options, prefork
-from .checks import check_processes
-from .entries import Entry, Finding
+from . import findings, redaction, restart
+from .entries import Entry
+from .findings import Finding, Rule, Severity
+
+if TYPE_CHECKING:
+    import click
 
 try:
     from django_prodserver.backends.base import BaseWorkerBackend
@@ -22,12 +25,19 @@ except ImportError:
         """django-prodserver 2 has one kind of backend."""
 
 
-__all__ = ("CeleryBackend", "CeleryBeat", "CeleryWorker")
+__all__ = ("CeleryBackend", "CeleryBeat", "CeleryWorker", "make")
 
 
 # `prodserver` and `server` of django-prodserver 3 take servers, `worker` workers.
 class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
     """A process entry that runs a program of Celery's.
+
+    A program is a class with its name; what it has beside that is its own.
+
+    Attributes:
+        program: the subcommand of ``celery``.
+        keys: that an entry may have.
+        rules: what an entry has to keep, beside what holds for every program.
 
     Args:
         server_config: the entry: ``APP``, what ``celery -A`` takes, and ``ARGS``,
@@ -35,10 +45,24 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
     """
 
     program: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]] = ("BACKEND", "APP", "ARGS")
+    rules: ClassVar[tuple[Rule, ...]] = ()
 
     def __init__(self, **server_config: Any) -> None:
         super().__init__()
         self.entry = Entry(self.program, server_config)
+
+    def findings(self) -> Iterator[Finding]:
+        """Find what is wrong with the entry."""
+        return findings.look(self.entry, self.keys, self.rules)
+
+    def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
+        """Find what is wrong with the entry beside others.
+
+        Args:
+            others: the backends of all entries, this one among them.
+        """
+        return iter(())
 
     def prep_server_args(self) -> list[str]:
         """Return ARGS as the words of Celery's command line.
@@ -46,9 +70,10 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         Raises:
             CommandError: something is wrong with the entry.
         """
-        for finding in self.entry.findings():
-            raise CommandError(str(finding)) from finding
-        return options.argument_list(self.program, self.entry.app(), self.entry.args)
+        for finding in self.findings():
+            if finding.severity is not Severity.DOUBT:
+                raise CommandError(str(finding)) from finding
+        return self.entry.words
 
     def start_server(self, *args: str) -> None:
         """Run the program, and exit with its status.
@@ -60,55 +85,96 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             CommandError: Celery cannot read the arguments.
             SystemExit: always, when the program ends.
         """
+        for finding in findings.app(self.entry):
+            raise CommandError(str(finding)) from finding
+        from .command import OptionError, command_line, run
+
         try:
-            context = options.parse(self.program, self.entry.app(), args)
-        except Finding as exc:
-            raise CommandError(str(exc)) from exc
-        except options.OptionError as exc:
-            message = f"{self.entry.names}: {exc.where}: {exc}"
+            context = self.entry.parsed(args)
+            words = command_line(str(self.entry.config["APP"]), context)
+            self.prepare(context, words)
+        except OptionError as exc:
+            names = ", ".join(self.entry.names)
+            message = f"{names}: {exc.where}: {exc} {exc.hint}".rstrip()
             raise CommandError(message) from exc
-        library = green.needed_by(context.params.get("pool"))
-        if library:
-            green.restart(library)
-        words = options.command_line(str(self.entry.config["APP"]), context)
         if not context.obj.quiet:
             # Flushed, or each forked child would print it once more.
-            print(options.shown(words), flush=True)
-        home = _make_restartable()
-        if self.program == "worker":
-            if context.params["detach"]:
-                # Celery makes `python -m celery …` of it, from the words that it finds.
-                path = os.environ.get("PYTHONPATH")
-                os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, path)))
-                sys.argv[:] = words
-            prefork.share_memory()
-        # Celery's Django fixup would run it again, and discard what it finds.
-        registry.registered_checks.discard(check_processes)
-        sys.exit(options.run(context))
+            print(redaction.line(words), flush=True)
+        # Celery runs Django's system checks once more, and discards what they find.
+        Entry.running = True
+        sys.exit(run(context))
+
+    def prepare(self, context: click.Context, words: Sequence[str]) -> None:
+        """Prepare this process for the program, which runs next.
+
+        Args:
+            context: what Celery made of the arguments; may be changed.
+            words: the command line that does the same.
+
+        Raises:
+            OptionError: Celery cannot use an argument after all.
+        """
+        restart.make_possible()
 
 
 class CeleryWorker(CeleryBackend):
     """Runs ``celery worker``."""
 
     program = "worker"
+    rules = (
+        findings.embedded_scheduler,
+        findings.pool,
+        findings.user,
+        findings.node_files,
+        findings.unused_options,
+    )
+
+    def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
+        """W005: a worker with a beat of its own, beside a beat."""
+        beats = [other.entry for other in others if isinstance(other, CeleryBeat)]
+        return findings.second_beat(self.entry, beats)
+
+    def prepare(self, context: click.Context, words: Sequence[str]) -> None:
+        """Patch for a green pool, freeze for a prefork pool, or detach."""
+        from . import green, prefork
+        from .command import import_pool
+
+        import_pool(context)
+        if library := green.needed_by(context.params["pool"]):
+            green.restart(library)
+        super().prepare(context, words)
+        if context.params["detach"]:
+            restart.as_python_m(words)
+        prefork.share_memory()
 
 
 class CeleryBeat(CeleryBackend):
     """Runs ``celery beat``."""
 
     program = "beat"
+    rules = (
+        findings.scheduler,
+        findings.user,
+        findings.files,
+        findings.unused_options,
+    )
 
 
-def _make_restartable() -> str:
-    """Let `sys.argv` start the program again from any folder, as Celery does on SIGHUP.
+def make(name: str, path: str, config: dict[str, Any]) -> CeleryBackend | None:
+    """Make the backend of an entry, if it is one of this package or derived from it.
 
-    Returns:
-        The folder that the program's own modules are found in.
+    Args:
+        name: of the process.
+        path: of the backend.
+        config: the entry.
+
+    Raises:
+        Finding: E002, the backend cannot be imported, or does not take the entry.
     """
-    spec = sys.modules["__main__"].__spec__
-    if spec is None:
-        sys.argv[0] = os.path.abspath(sys.argv[0])
-        return os.path.dirname(sys.argv[0])
-    # `python -m`: the file of the module alone would not find what it imports.
-    sys.argv[:1] = ["-m", spec.name.removesuffix(".__main__")]
-    return os.getcwd()
+    try:
+        backend = import_string(path)
+        if isinstance(backend, type) and issubclass(backend, CeleryBackend):
+            return backend(**config)
+    except Exception as exc:
+        raise findings.backend(name, path, exc) from exc
+    return None

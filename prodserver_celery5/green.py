@@ -1,4 +1,4 @@
-"""Starts a program anew with gevent or eventlet patched in before anything else.
+"""The launcher that patches gevent or eventlet in before anything else.
 
 `restart` replaces the process by ``python green.py LIBRARY PROGRAM …``, which
 patches and then runs the program as before: same pid, same interpreter flags.
@@ -8,7 +8,6 @@ Celery's own entry point patches in the same place, from its ``-P`` option.
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 __all__ = ("LIBRARIES", "is_patched", "needed_by", "restart")
@@ -50,36 +49,11 @@ def restart(library: str) -> None:
     Args:
         library: ``"gevent"`` or ``"eventlet"``.
     """
-    # The second condition is for a program that takes its patches back: once is enough.
-    if is_patched(library) or __file__ in sys.orig_argv:
-        return
-    flags, program = _split(sys.orig_argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *flags, __file__, library, *program])
+    # A program that takes its patches back is not started a third time.
+    if not is_patched(library):
+        from .restart import behind
 
-
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Split the arguments of Python into its own flags and the program."""
-    flags: list[str] = []
-    program = list(argv)
-    while program and program[0].startswith("-"):
-        word = program.pop(0)
-        if word.startswith("--"):  # --check-hash-based-pycs
-            flags += [word, program.pop(0)]
-            continue
-        # Letters may stand together, until one takes the rest or what comes next.
-        before, *found = re.split("([cmWX])", word, maxsplit=1)
-        if found:
-            letter, value = found[0], found[1] or program.pop(0)
-            if letter == "c":
-                sys.exit("`python -c` cannot start anew with the patches of a pool.")
-            if letter == "m":
-                flags += [before] * (before != "-")
-                return flags, ["-m", value, *program]
-            word = before + letter + value
-        flags.append(word)
-    return flags, program
+        behind(__file__, library)
 
 
 def _main(library: str, program: list[str]) -> None:

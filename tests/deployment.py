@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dev.procfile import ROOT, commands
-from prodserver_celery5.process import Process
 from prodserver_celery5.pytest_plugin import ProdserverFixture
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 __all__ = ("READY", "Deployment", "wait_until")
 
@@ -55,7 +55,7 @@ class Deployment:
             'PRODUCTION_PROCESSES["beat"]["ARGS"]["loglevel"] = "DEBUG"\n' + code
         )
 
-    def start(self, name: str, *, command: list[str] | None = None) -> Process:
+    def start(self, name: str, *, command: list[str] | None = None) -> StartedProcess:
         """Start a process of the Procfile, or another command."""
         python, *words = command or commands()[name]
         assert python in ("python", sys.executable)

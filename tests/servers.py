@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from dev.procfile import free_port
-from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 __all__ = ("PostgreSQL", "RabbitMQ", "Redis", "Services")
 
@@ -56,11 +56,11 @@ class Redis:
         meanwhile()
         self.process = self._start()
 
-    def _start(self) -> Process:
+    def _start(self) -> StartedProcess:
         words = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
         words += ["--save", "", "--appendonly", "no", "--databases", "1000"]
         log = self.folder / "redis.log"
-        process = Process(words, log=log, cwd=self.folder, env=dict(os.environ))
+        process = StartedProcess(words, log=log, cwd=self.folder, env=dict(os.environ))
         process.wait_for("Ready to accept connections")
         return process
 
@@ -101,10 +101,10 @@ class RabbitMQ:
         # Erlang's register of names: started here, it is not left behind as a daemon.
         names = ["epmd", "-port", str(names_port), "-address", "127.0.0.1"]
         stack.enter_context(
-            Process(names, log=folder / "names.log", cwd=folder, env=env)
+            StartedProcess(names, log=folder / "names.log", cwd=folder, env=env)
         )
         _wait_for_port(names_port)
-        server = Process([_RABBITMQ], log=folder / "output", cwd=folder, env=env)
+        server = StartedProcess([_RABBITMQ], log=folder / "output", cwd=folder, env=env)
         stack.enter_context(server)
         server.wait_for("Server startup complete", timeout=60)
 
@@ -148,7 +148,9 @@ class PostgreSQL:
         if self._user:
             change = ["setpriv", f"--reuid={self._user}", f"--regid={self._user}"]
             words = [*change, "--init-groups", *words]
-        server = Process(words, log=folder / "log", cwd=Path("/"), env=dict(os.environ))
+        server = StartedProcess(
+            words, log=folder / "log", cwd=Path("/"), env=dict(os.environ)
+        )
         stack.enter_context(server)
         server.wait_for("ready to accept connections")
 

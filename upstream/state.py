@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from prodserver_celery5.process import Process, ProcessError
+from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 
 __all__ = ("CHECKS", "table")
 
@@ -84,7 +84,7 @@ class Deployment:
     @contextmanager
     def start(
         self, command: str, backend: str = "CeleryWorker", **args: object
-    ) -> Iterator[Process]:
+    ) -> Iterator[StartedProcess]:
         """Start `manage.py COMMAND proc` on an entry with these ARGS."""
         self.count += 1
         module = "workers.celery" if self.is_3 else "celery"
@@ -101,7 +101,7 @@ class Deployment:
         }
         words = [sys.executable, "manage.py", command, "proc"]
         log = self.folder / f"{self.count}.log"
-        with Process(words, log=log, cwd=self.folder, env=env) as process:
+        with StartedProcess(words, log=log, cwd=self.folder, env=env) as process:
             yield process
 
 
@@ -124,7 +124,7 @@ def _starts(
     return check
 
 
-def _error(process: Process) -> str:
+def _error(process: StartedProcess) -> str:
     """The last line of the output, in short."""
     lines = [line for line in process.output.splitlines() if line.strip()]
     for line in reversed(lines):

@@ -17,7 +17,7 @@ from typing import Any
 import celery
 
 from dev.procfile import free_port
-from prodserver_celery5.process import ProcessError
+from prodserver_celery5.pytest_plugin.process import ProcessError
 
 from .sides import READY, Site, title
 

@@ -13,8 +13,8 @@ from typing import Any
 from celery import Celery
 
 from dev.procfile import ROOT
-from prodserver_celery5.process import Process
 from prodserver_celery5.pytest_plugin import ProdserverFixture
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment, wait_until
 
 __all__ = ("READY", "SIDES", "Site", "title")
@@ -67,7 +67,7 @@ class Site(Deployment):
         python: Sequence[str] = (),
         wrapper: Sequence[str] = (),
         **args: Any,
-    ) -> Process:
+    ) -> StartedProcess:
         """Start a worker or beat of this side.
 
         Args:
@@ -90,10 +90,10 @@ class Site(Deployment):
             words = ["manage.py", "prodserver", program]
         command = [*wrapper, sys.executable, *python, *words]
         log = self.folder / f"{program}.log"
-        process = Process(command, log=log, cwd=ROOT, env=self.env)
+        process = StartedProcess(command, log=log, cwd=ROOT, env=self.env)
         return self._stack.enter_context(process)
 
-    def ready(self, program: str = "worker", **args: Any) -> Process:
+    def ready(self, program: str = "worker", **args: Any) -> StartedProcess:
         """Start a worker or beat, and wait until it is at work."""
         process = self.run(program, **args)
         at_work = READY if program == "worker" else r"beat: Starting"
@@ -131,7 +131,7 @@ class Site(Deployment):
         """The notes that begin with a word."""
         return {note for note in self.notes() if note.startswith(word)}
 
-    def wait_until_under_way(self, worker: Process, count: int) -> None:
+    def wait_until_under_way(self, worker: StartedProcess, count: int) -> None:
         """Wait until that many tasks have begun, and the worker rests.
 
         It hears of a begun task a moment later, and what a cold shutdown does in the
@@ -149,13 +149,13 @@ class Site(Deployment):
 
         self.wait_until(rests)
 
-    def end(self, process: Process, number: int) -> dict[str, Any]:
+    def end(self, process: StartedProcess, number: int) -> dict[str, Any]:
         """Signal the process alone; tell its status and the time it took to end."""
         began = time.monotonic()
         process.send(number)
         return self.ended(process, began)
 
-    def ended(self, process: Process, began: float) -> dict[str, Any]:
+    def ended(self, process: StartedProcess, began: float) -> dict[str, Any]:
         """Wait for the end; tell the status and the time since it began."""
         status = process.wait(timeout=60)
         return {"status": status, "seconds": time.monotonic() - began}
@@ -165,7 +165,7 @@ class Site(Deployment):
         began = time.monotonic()
         return self.ended(self.run(program, **args), began)
 
-    def children(self, process: Process) -> set[int]:
+    def children(self, process: StartedProcess) -> set[int]:
         """The pool's children."""
         path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         return {int(pid) for pid in path.read_text().split()}

@@ -13,7 +13,7 @@ import celery
 import pytest
 
 from dev.procfile import ROOT
-from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 from .sides import READY, Site
 
@@ -28,11 +28,13 @@ pytestmark = [
 LIBRARIES = ("gevent", "eventlet")
 
 
-def start(site: Site, words: list[str], cwd: Path, stack: ExitStack) -> Process:
+def start(site: Site, words: list[str], cwd: Path, stack: ExitStack) -> StartedProcess:
     """Start a worker by a command of its own, and wait until it is ready."""
     log = site.folder / "worker.log"
     command = [sys.executable, *words]
-    worker = stack.enter_context(Process(command, log=log, cwd=cwd, env=site.env))
+    worker = stack.enter_context(
+        StartedProcess(command, log=log, cwd=cwd, env=site.env)
+    )
     worker.wait_for(READY)
     return worker
 

@@ -27,7 +27,8 @@ from celery.bin.celery import celery
 from celery.bin.worker import Autoscale
 from click.types import FloatParamType, IntParamType
 
-from prodserver_celery5 import options
+from prodserver_celery5.command import OptionError, command_line, run
+from tests.parsing import mistakes, parse
 
 COMMANDS = {"worker": worker.worker, "beat": beat.beat}
 
@@ -117,7 +118,7 @@ def outcomes(
             app = make_app(calls)
             try:
                 run(app, patch)
-            except (click.ClickException, options.OptionError):
+            except (click.ClickException, OptionError):
                 return "refused"
             except (AttributeError, ImportError):
                 # Celery's own, of --autoscale=a,b and --pool=eventlet.
@@ -141,13 +142,12 @@ def outcomes(
         return known[key]
 
     def by_args(case: Case, shown: list[str]) -> Any:
-        def run(app: Celery, patch: pytest.MonkeyPatch) -> None:
-            argv = options.argument_list(case.program, app, case.args)
-            context = options.parse(case.program, app, argv)
-            shown.extend(options.command_line("recorded:app", context))
-            options.run(context)
+        def start(app: Celery, patch: pytest.MonkeyPatch) -> None:
+            context = parse(case.program, app, case.args)
+            shown.extend(command_line("recorded:app", context))
+            run(context)
 
-        return outcome(run)
+        return outcome(start)
 
     def all_ways(case: Case) -> list[Any]:
         for name, value in case.env.items():
@@ -348,9 +348,9 @@ def test_each_option_of_celery_itself_is_honoured_or_refused(
     refused = set()
     for option in celery.params:
         args = {key_of(option): option.is_flag or "sub"}
-        mistakes = list(options.mistakes("worker", make_app([]), args))
-        if mistakes:
-            assert "no such option" not in str(mistakes[0])
+        found = mistakes("worker", make_app([]), args)
+        if found:
+            assert "no such option" not in str(found[0])
             refused.add(key_of(option))
             continue
         words = [option.opts[-1]] if option.is_flag else [option.opts[-1], "sub"]

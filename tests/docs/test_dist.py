@@ -19,7 +19,7 @@ import pytest
 
 from dev.procfile import ROOT
 from prodserver_celery5 import __version__
-from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 from .blocks import of
 
@@ -133,7 +133,7 @@ def test_the_readme_alone_starts_a_worker(
     check, start = begin.text.splitlines()
     assert "no issues" in run(check.split(), folder, env)
 
-    with Process(
+    with StartedProcess(
         start.split(),
         log=tmp_path / "worker.log",
         cwd=folder,

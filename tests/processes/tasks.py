@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from celery import Task, shared_task
+from celery import shared_task
 
 
 def note(text: str) -> None:
@@ -38,15 +38,3 @@ def modules() -> None:
     import sys
 
     note(" ".join(sorted(m for m in sys.modules if m.startswith("celery.bin"))))
-
-
-@shared_task(bind=True)
-def tracers(self: Task) -> None:
-    """Run another task at once, and tell which ones have a tracer of Celery's."""
-    write.apply(["applied"])
-    built = [
-        name.rpartition(".")[2]
-        for name, task in self.app.tasks.items()
-        if task.__trace__.__module__ == "celery.app.trace"
-    ]
-    note(f"built: {' '.join(built)}")

@@ -157,14 +157,14 @@ def test_the_user_is_left_before_there_is_a_worker_or_beat(
         "import re\n"
         "from types import SimpleNamespace\n"
         "from prayer_room_api.celery import app\n"
-        "from prodserver_celery5 import options\n"
+        "from prodserver_celery5.command import run\n"
+        "from tests.parsing import parse\n"
         "def made(**kwargs):\n"
         "    status = open('/proc/self/status').read()\n"
         "    print(*re.findall(r'[UG]id:.*', status), sep='\\n')\n"
         "    return SimpleNamespace(start=int, run=int, exitcode=0)\n"
         "app.Worker = app.Beat = made\n"
-        f"argv = options.argument_list({program!r}, app, {args!r})\n"
-        f"options.run(options.parse({program!r}, app, argv))\n"
+        f"run(parse({program!r}, app, {args!r}))\n"
     )
     assert shown.split() == ["Uid:", *[uids] * 4, "Gid:", *[gids] * 4]
 
@@ -223,25 +223,28 @@ def test_no_color(deployment: Deployment, by: str) -> None:
     told = deployment.shell(
         "from django.conf import settings\n"
         "from prayer_room_api.celery import app\n"
-        "from prodserver_celery5 import options\n"
+        "from prodserver_celery5.command import run\n"
+        "from tests.parsing import parse\n"
         "args = settings.PRODUCTION_PROCESSES['worker']['ARGS']\n"
         "app.Worker = lambda no_color, **kwargs: print('no_color', no_color) or X\n"
         "class X:\n"
         "    exitcode = 0\n"
         "    start = int\n"
-        "argv = options.argument_list('worker', app, args)\n"
-        "options.run(options.parse('worker', app, argv))\n"
+        "run(parse('worker', app, args))\n"
     )
     assert told == "no_color True"
 
 
 def test_a_deploy_is_stopped_by_the_checks(deployment: Deployment) -> None:
     set_args(deployment, "worker", concurency=2)
-    message = "ARGS['concurency'] = 2: the worker of Celery "
+    found = (
+        "PRODUCTION_PROCESSES['worker']: (prodserver_celery5.E006) ARGS['concurency']"
+    )
     for command in (["check"], ["migrate", "--noinput"]):
         done = deployment.manage(*command)
         assert done.returncode == 1
-        assert f"(prodserver_celery5.E006) worker: {message}" in done.stderr
+        assert f"{found} = 2: Celery" in done.stderr
+        assert "HINT: Did you mean 'concurrency'?" in done.stderr
 
 
 def test_traceback_shows_the_chain(deployment: Deployment) -> None:
@@ -249,8 +252,8 @@ def test_traceback_shows_the_chain(deployment: Deployment) -> None:
     done = deployment.manage("prodserver", "worker", "--traceback")
     assert done.returncode == 1
     for error in (
-        "click.exceptions.BadParameter", "prodserver_celery5.options.OptionError",
-        "prodserver_celery5.entries.Finding",
+        "click.exceptions.BadParameter", "prodserver_celery5.command.OptionError",
+        "prodserver_celery5.findings.Finding",
         "django.core.management.base.CommandError: worker: ARGS['time-limit'] = 'long'",
     ):  # fmt: skip
         assert error in done.stderr

@@ -139,7 +139,7 @@ def test_beat_sends_what_is_due_and_follows_the_database(
         ({"APP": None}, "worker: the key APP is missing."),
         ({"APP": "nowhere"}, "worker: APP = 'nowhere' cannot be imported:"),
         ({"APP": "prayer_room_api.urls:router"}, "is a SimpleRouter, not a Celery app"),
-        ({"ARGS": {"concurency": 2}}, "the nearest that it has is 'concurrency'."),
+        ({"ARGS": {"concurency": 2}}, "Did you mean 'concurrency'?"),
         ({"ARGS": {"time-limit": "long"}}, "is not a valid float"),
     ],
 )

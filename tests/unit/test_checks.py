@@ -68,113 +68,115 @@ def found(settings: Any, **processes: Any) -> list[checks.CheckMessage]:
 
 # The message of each finding, as the checks report it and as the start stops at it.
 
-ERRORS: list[tuple[str, dict[str, Any], str]] = [
-    (
-        "E003",
-        {**WORKER, "APP": None},
-        "the key APP is missing. It takes what `celery -A` takes,"
-        ' such as "proj" or "proj.celery:app".',
-    ),
+APP_TAKES = 'It takes what `celery -A` takes, such as "proj" or "proj.celery:app".'
+
+# Each with its message and its hint.
+ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("E003", {**WORKER, "APP": None}, "the key APP is missing.", APP_TAKES),
     (
         "E004",
         {**WORKER, "APP": "shop_nowhere"},
         "APP = 'shop_nowhere' cannot be imported: ModuleNotFoundError:"
         " No module named 'shop_nowhere'",
+        "",
     ),
     (
         "E004",
         {**WORKER, "APP": "shop_lacks"},
         "APP = 'shop_lacks' cannot be imported: ModuleNotFoundError:"
         " No module named 'shop_missing_dependency'",
+        "",
     ),
     (
         "E004",
         {**WORKER, "APP": "shop:ap"},
         "APP = 'shop:ap' cannot be imported: AttributeError:"
         " module 'shop' has no attribute 'ap'",
+        "",
     ),
     (
         "E004",
         {**WORKER, "APP": "shop_broken"},
         "APP = 'shop_broken' cannot be imported: RuntimeError:"
         " no amqp://me:**@host, today",
+        "",
     ),
-    (
-        "E004",
-        {**WORKER, "APP": 5},
-        "APP = 5: takes a string, such as 'proj.celery:app'.",
-    ),
+    ("E004", {**WORKER, "APP": 5}, "APP = 5 is no string.", APP_TAKES),
     (
         "E005",
         {**WORKER, "APP": "shop:number"},
-        "APP = 'shop:number' is a int, not a Celery app.",
+        "APP = 'shop:number' is of type int, not a Celery app.",
+        'Name the app itself, such as "proj.celery:app".',
     ),
     (
         "E006",
         {**WORKER, "ARGS": {"concurency": 2}},
-        f"ARGS['concurency'] = 2: the worker of Celery {celery.__version__} has no such"
-        " option; the nearest that it has is 'concurrency'.",
+        f"ARGS['concurency'] = 2: Celery {celery.__version__}'s worker has no such"
+        " option.",
+        "Did you mean 'concurrency'?",
     ),
     (
         "E006",
         {**BEAT, "ARGS": {"broker": "redis://:s3cret@h"}},
-        "ARGS['broker'] = 'redis://:**@h': is an option of `celery` itself;"
-        " set BROKER_URL in the settings.",
+        "ARGS['broker'] = 'redis://:**@h': this is an option of `celery` itself.",
+        "Set BROKER_URL in the settings instead.",
     ),
     (
         "E007",
         {**WORKER, "ARGS": {"time-limit": "long"}},
         f"ARGS['time-limit'] = 'long': {invalid(click.FLOAT, 'long')}",
+        "",
     ),
     (
         "E007",
         {**BEAT, "ARGS": {"detach": "yes"}},
-        "ARGS['detach'] = 'yes': is a flag and takes True, False or None.",
+        "ARGS['detach'] = 'yes': a flag takes True, False or None.",
+        "",
     ),
     (
         "E008",
         {**BEAT, "ARGS": {"scheduler": "shop.nowhere:Scheduler"}},
         "scheduler = 'shop.nowhere:Scheduler' cannot be imported: ModuleNotFoundError:"
         " No module named 'shop.nowhere'; 'shop' is not a package",
+        "",
     ),
     (
         "E008",
         {**WORKER, "ARGS": {"beat": True, "scheduler": "shop:Nothing"}},
         "scheduler = 'shop:Nothing' cannot be imported: AttributeError:"
         " module 'shop' has no attribute 'Nothing'",
+        "",
     ),
-    (
-        "E009",
-        {**BEAT, "ARGS": {"scheduler": DATABASE}},
-        f"scheduler = '{DATABASE}' needs 'django_celery_beat' in INSTALLED_APPS.",
-    ),
-    (
-        "E009",
-        {**BEAT, "ARGS": {"scheduler": "django"}},
-        "scheduler = 'django' needs 'django_celery_beat' in INSTALLED_APPS.",
+    *(
+        (
+            "E009",
+            {**BEAT, "ARGS": {"scheduler": name}},
+            f"scheduler = {name!r} needs 'django_celery_beat' in INSTALLED_APPS.",
+            "",
+        )
+        for name in (DATABASE, "django")
     ),
     (
         "W001",
         {**WORKER, "ARGS": {"pool": "gevent"}},
         "pool = 'gevent' needs the module 'gevent', not installed here.",
+        "",
     ),
-    (
-        "W002",
-        {**WORKER, "ARGS": {"uid": "nobody-here"}},
-        "uid = 'nobody-here' is unknown here; takes a name or number"
-        " that the machine knows.",
-    ),
-    (
-        "W002",
-        {**BEAT, "ARGS": {"gid": "nobody-here"}},
-        "gid = 'nobody-here' is unknown here; takes a name or number"
-        " that the machine knows.",
+    *(
+        (
+            "W002",
+            {**program, "ARGS": {key: "nobody-here"}},
+            f"{key} = 'nobody-here' is unknown here.",
+            "It takes a name or a number that this machine knows.",
+        )
+        for program, key in ((WORKER, "uid"), (BEAT, "gid"))
     ),
     *(
         (
             "W003",
             {**program, "ARGS": {key: "/no/%n/x"}},
             f"{key} = '/no/%n/x': the folder '/no/celery' does not exist here.",
+            "",
         )
         for program, key in (
             (WORKER, "pidfile"), (WORKER, "logfile"), (WORKER, "statedb")
@@ -184,26 +186,31 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
         "E007",
         {**WORKER, "ARGS": {"pidfile": "/tmp/%q"}},
         "pidfile = '/tmp/%q': Unknown format %q in string '/tmp/%q'.",
+        "",
     ),
     (
         "W003",
         {**BEAT, "ARGS": {"schedule": "/no/x"}},
         "schedule = '/no/x': the folder '/no' does not exist here.",
+        "",
     ),
     (
         "W003",
         {**WORKER, "ARGS": {"beat": True, "schedule": "/no/x"}},
         "schedule-filename = '/no/x': the folder '/no' does not exist here.",
-    ),
-    (
-        "E010",
-        {**WORKER, "Args": {"loglevel": "INFO"}},
-        "the key 'Args' is unknown; an entry has BACKEND, APP and ARGS.",
+        "",
     ),
     (
         "W003",
         {**BEAT, "ARGS": {"workdir": "/no"}},
-        "workdir = '/no' is no folder that exists here.",
+        "workdir = '/no': this folder does not exist here.",
+        "",
+    ),
+    (
+        "E010",
+        {**WORKER, "Args": {"loglevel": "INFO"}},
+        "the key 'Args' is unknown.",
+        "An entry can have BACKEND, APP and ARGS.",
     ),
 ]  # fmt: skip
 
@@ -217,19 +224,24 @@ def poorer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shop", "broken", "poorer")
-@pytest.mark.parametrize(("number", "entry", "message"), ERRORS)
+@pytest.mark.parametrize(("number", "entry", "message", "hint"), ERRORS)
 def test_a_finding_of_a_check_stops_the_start(
-    settings: Any, number: str, entry: dict[str, Any], message: str
+    settings: Any, number: str, entry: dict[str, Any], message: str, hint: str
 ) -> None:
     level = checks.Error if number[0] == "E" else checks.Warning
-    expected = level(f"shop: {message}", id=f"prodserver_celery5.{number}")
+    expected = level(
+        message,
+        hint=hint or None,
+        obj="PRODUCTION_PROCESSES['shop']",
+        id=f"prodserver_celery5.{number}",
+    )
     assert found(settings, shop=entry) == [expected]
 
     with pytest.raises(CommandError) as stopped:
         (CeleryBeat if "Beat" in entry["BACKEND"] else CeleryWorker)(
             **entry
         ).prep_server_args()
-    assert str(stopped.value) == f"shop: {message}"
+    assert str(stopped.value) == f"shop: {message} {hint}".rstrip()
     assert stopped.value.returncode == 1
     assert stopped.value.__cause__ is not None
 
@@ -244,8 +256,9 @@ def test_each_finding_has_its_row() -> None:
 @pytest.mark.parametrize("entry", ["worker", None, 5, ["BACKEND"]])
 def test_an_entry_that_is_no_mapping(settings: Any, entry: Any) -> None:
     expected = checks.Error(
-        f"shop: the entry is {entry!r}; it takes a dict with the keys"
-        " BACKEND, APP and ARGS.",
+        f"the entry is {entry!r}.",
+        hint="It must be a dict with the keys BACKEND, APP and ARGS.",
+        obj="PRODUCTION_PROCESSES['shop']",
         id="prodserver_celery5.E001",
     )
     assert found(settings, shop=entry) == [expected]
@@ -254,9 +267,10 @@ def test_an_entry_that_is_no_mapping(settings: Any, entry: Any) -> None:
 def test_a_backend_that_cannot_be_imported(settings: Any) -> None:
     path = "prodserver_celery5.backends.CeleryWroker"
     expected = checks.Error(
-        f"shop: BACKEND = {path!r} cannot be used: ImportError: "
+        f"BACKEND = {path!r} cannot be used: ImportError: "
         'Module "prodserver_celery5.backends" does not define a "CeleryWroker"'
         " attribute/class",
+        obj="PRODUCTION_PROCESSES['shop']",
         id="prodserver_celery5.E002",
     )
     assert found(settings, shop={**WORKER, "BACKEND": path}) == [expected]
@@ -270,7 +284,8 @@ def test_umask_and_executable_without_detach(
     args = {"umask": "022", "executable": "/usr/bin/python3"}
     assert found(settings, shop={**entry, "ARGS": args}) == [
         checks.Warning(
-            f"shop: {key} has no effect without detach.",
+            f"{key} has no effect without detach.",
+            obj="PRODUCTION_PROCESSES['shop']",
             id="prodserver_celery5.W004",
         )
         for key in args
@@ -282,8 +297,10 @@ def test_umask_and_executable_without_detach(
 def test_a_second_beat(settings: Any) -> None:
     embedded = {**WORKER, "ARGS": {"beat": True}}
     expected = checks.Warning(
-        "w: beat = True starts a second beat of the app beside the process b;"
-        " each task of the schedule would be sent twice.",
+        "beat = True starts a second beat of this app, beside the process b:"
+        " each scheduled task would be sent twice.",
+        hint="Remove one of the two.",
+        obj="PRODUCTION_PROCESSES['w']",
         id="prodserver_celery5.W005",
     )
     assert found(settings, w=embedded, b=BEAT) == [expected]
@@ -308,8 +325,8 @@ def test_processes_that_share_an_entry_are_named_together(
     settings: Any,
 ) -> None:
     entry = {**WORKER, "ARGS": {"beat": 1}}
-    reported = found(settings, a=entry, b=BEAT, c=dict(entry))
-    assert {message.msg.partition(":")[0] for message in reported} == {"a, c"}
+    (reported,) = found(settings, a=entry, b=BEAT, c=dict(entry))
+    assert reported.obj == "PRODUCTION_PROCESSES['a'], PRODUCTION_PROCESSES['c']"
 
 
 GOOD: list[dict[str, Any]] = [
@@ -426,9 +443,7 @@ def test_a_project_without_celery_pays_nothing(tmp_path: Path) -> None:
     assert "prodserver_celery5.checks" in loaded
     packages = {module.partition(".")[0] for module in loaded}
     assert packages.isdisjoint({"celery", "kombu", "click", "django_prodserver"})
-    assert {m for m in loaded if m.startswith("prodserver_celery5")} == {
-        "prodserver_celery5", "prodserver_celery5.apps", "prodserver_celery5.checks"
-    }  # fmt: skip
+    assert "prodserver_celery5.backends" not in loaded
 
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet", "solo", "threads"])
@@ -476,7 +491,7 @@ def test_a_backend_that_cannot_be_used(
     monkeypatch.syspath_prepend(tmp_path)
     (message,) = found(settings, shop={**WORKER, "BACKEND": backend})
     assert message.id == "prodserver_celery5.E002"
-    assert message.msg.startswith(f"shop: BACKEND = '{backend}' cannot be used: ")
+    assert message.msg.startswith(f"BACKEND = '{backend}' cannot be used: ")
     assert "\n" not in message.msg
 
 
@@ -497,8 +512,8 @@ def test_the_path_of_a_pool(settings: Any, shop: Celery, pool: str) -> None:
 def test_a_backend_that_changes_args_is_known_by_the_rest(settings: Any) -> None:
     path = f"{__name__}.MailWorker"
     entry = {**WORKER, "BACKEND": path, "ARGS": {"concurency": 2}}
-    messages = [m.msg for m in found(settings, shop=WORKER, mail=entry)]
-    assert [m.partition(":")[0] for m in messages] == ["mail"]
+    (message,) = found(settings, shop=WORKER, mail=entry)
+    assert message.obj == "PRODUCTION_PROCESSES['mail']"
 
 
 def test_what_is_no_backend_of_ours_beside_an_app(settings: Any, shop: Celery) -> None:

@@ -16,8 +16,8 @@ from celery.bin.worker import worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prodserver_celery5 import options
-from prodserver_celery5.options import OptionError
+from prodserver_celery5.command import Command, OptionError
+from tests import parsing
 
 settings.register_profile(
     "prodserver_celery5",
@@ -96,15 +96,15 @@ def is_one_line(text: str) -> bool:
 
 
 def parse(app: Celery, program: str, args: Any) -> click.Context:
-    argv = options.argument_list(program, app, args)
-    assert all(type(word) is str for word in argv)
-    return options.parse(program, app, argv, import_pool=False)
+    words = parsing.words(program, app, args)
+    assert all(type(word) is str for word in words)
+    return Command(program, app).parse(words)
 
 
 @EACH
 @given(program=st.sampled_from(["worker", "beat"]), args=ARGS)
 def test_arbitrary_args(app: Celery, program: str, args: Any) -> None:
-    mistakes = list(options.mistakes(program, app, args))
+    mistakes = parsing.mistakes(program, app, args)
     for mistake in mistakes:
         assert isinstance(mistake, OptionError)
         assert is_one_line(f"{mistake.where}: {mistake}")

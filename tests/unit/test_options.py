@@ -18,8 +18,15 @@ import pytest
 from celery import Celery, bootsteps
 from celery.bin import worker
 
-from prodserver_celery5 import options
-from prodserver_celery5.options import OptionError, UnknownOptionError
+from prodserver_celery5 import redaction
+from prodserver_celery5.command import (
+    Command,
+    OptionError,
+    UnknownOptionError,
+    command_line,
+    run,
+)
+from tests import parsing
 
 
 @pytest.fixture
@@ -28,13 +35,12 @@ def app() -> Celery:
 
 
 def parse(app: Celery, args: Any, program: str = "worker") -> click.Context:
-    argv = options.argument_list(program, app, args)
-    return options.parse(program, app, argv)
+    return parsing.parse(program, app, args)
 
 
 def error(app: Celery, args: Any, program: str = "worker") -> OptionError:
     """Return the only mistake."""
-    (found,) = options.mistakes(program, app, args)
+    (found,) = parsing.mistakes(program, app, args)
     return found
 
 
@@ -121,17 +127,17 @@ class Text(str):
     ],
 )
 def test_args_become_an_argument_list(app: Celery, args: Any, argv: list[str]) -> None:
-    assert options.argument_list("worker", app, args) == argv
-    options.parse("worker", app, argv)
+    assert parsing.words("worker", app, args) == argv
+    parse(app, argv)
 
 
 def test_a_key_is_the_parameters_name_where_there_is_no_long_one(app: Celery) -> None:
     """As is that of -O in Celery 5.0 to 5.2."""
     app.user_options["worker"].add(click.Option(["my_profile", "-Y"]))
     for key in ("my-profile", "my_profile"):
-        argv = options.argument_list("worker", app, {key: "-fair"})
+        argv = parsing.words("worker", app, {key: "-fair"})
         assert argv == ["-Y", "-fair"]
-        assert options.parse("worker", app, argv).params["my_profile"] == "-fair"
+        assert parse(app, argv).params["my_profile"] == "-fair"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def test_a_pair_of_flags(
     app: Celery, key: str, value: bool | None, argv: list[str]
 ) -> None:
     app.user_options["beat"].add(click.Option(["--shout/--no-shout"], default=None))
-    assert options.argument_list("beat", app, {key: value}) == argv
+    assert parsing.words("beat", app, {key: value}) == argv
     assert parse(app, {key: value}, "beat").params["shout"] is (argv == ["--shout"])
     assert parse(app, {}, "beat").params["shout"] is None
 
@@ -185,11 +191,11 @@ def test_an_own_option_of_the_name_of_one_of_celery_itself(app: Celery) -> None:
 
 # Values that are refused
 
-A_LIST = "takes a string, or a list of strings or numbers."
-ONE = "takes one string, path or number."
-INTEGER = "takes one integer, or a timedelta."
-FLAG = "is a flag and takes True, False or None."
-COMMA = "takes no element with a comma: Celery would make two of it."
+A_LIST = "it takes a string, or a list of strings or numbers."
+ONE = "it takes one string, path or number."
+INTEGER = "it takes one integer, or a timedelta."
+FLAG = "a flag takes True, False or None."
+COMMA = "an element cannot contain a comma: Celery would split it in two."
 
 
 @pytest.mark.parametrize(
@@ -207,7 +213,7 @@ COMMA = "takes no element with a comma: Celery would make two of it."
         (
             {"time-limit": Decimal(1)},
             "ARGS['time-limit'] = Decimal('1')",
-            "takes one float, or a timedelta.",
+            "it takes one float, or a timedelta.",
         ),
         ({"pidfile": ["a"]}, "ARGS['pidfile'] = ['a']", ONE),
         ({"pidfile": False}, "ARGS['pidfile'] = False", ONE),
@@ -221,18 +227,18 @@ COMMA = "takes no element with a comma: Celery would make two of it."
         ({"without-gossip": ""}, "ARGS['without-gossip'] = ''", FLAG),
         ({"beat": []}, "ARGS['beat'] = []", FLAG),
         ("--pidfile 'a", "ARGS", "a shell could not split it: No closing quotation."),
-        (["-c", None], "ARGS", "takes a string or number for each word."),
-        (["-c", ["4"]], "ARGS", "takes a string or number for each word."),
-        (4, "ARGS", "takes a dict, a string or a list of strings."),
-        (b"-c4", "ARGS", "takes a dict, a string or a list of strings."),
-        ({"-c"}, "ARGS", "takes a dict, a string or a list of strings."),
+        (["-c", None], "ARGS", "each word must be a string or number."),
+        (["-c", ["4"]], "ARGS", "each word must be a string or number."),
+        (4, "ARGS", "it takes a dict, a string or a list of words."),
+        (b"-c4", "ARGS", "it takes a dict, a string or a list of words."),
+        ({"-c"}, "ARGS", "it takes a dict, a string or a list of words."),
     ],
 )
 def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) -> None:
     found = error(app, args)
     assert (found.where, str(found)) == (where, message)
     with pytest.raises(OptionError):
-        options.argument_list("worker", app, args)
+        parsing.words("worker", app, args)
 
 
 @pytest.mark.parametrize(
@@ -296,31 +302,30 @@ VERSION = celery.__version__
 @pytest.mark.parametrize(
     ("program", "key", "nearest"),
     [
-        ("worker", "concurency", "; the nearest that it has is 'concurrency'."),
-        ("worker", "c", "; the nearest that it has is 'concurrency'."),
-        ("worker", "-c", "; the nearest that it has is 'concurrency'."),
-        ("worker", "--concurrency", "; the nearest that it has is 'concurrency'."),
-        ("worker", "quite", "; the nearest that it has is 'quiet'."),
-        ("beat", "max-intervall", "; the nearest that it has is 'max-interval'."),
-        ("beat", "concurrency", "."),
-        ("worker", "---", "."),
-        ("worker", "xyzzy", "."),
+        ("worker", "concurency", "Did you mean 'concurrency'?"),
+        ("worker", "c", "Did you mean 'concurrency'?"),
+        ("worker", "-c", "Did you mean 'concurrency'?"),
+        ("worker", "--concurrency", "Did you mean 'concurrency'?"),
+        ("worker", "quite", "Did you mean 'quiet'?"),
+        ("beat", "max-intervall", "Did you mean 'max-interval'?"),
+        ("beat", "concurrency", ""),
+        ("worker", "---", ""),
+        ("worker", "xyzzy", ""),
     ],
 )
 def test_an_unknown_key(app: Celery, program: str, key: str, nearest: str) -> None:
     found = error(app, {key: 1}, program)
     assert isinstance(found, UnknownOptionError)
     assert found.where == f"ARGS[{key!r}] = 1"
-    assert str(found) == f"the {program} of Celery {VERSION} has no such option" + (
-        nearest
-    )
+    assert str(found) == f"Celery {VERSION}'s {program} has no such option."
+    assert found.hint == nearest
 
 
 @pytest.mark.parametrize("words", ["--concurency=4", ["--concurency", "4"]])
 def test_an_unknown_word(app: Celery, words: Any) -> None:
     found = error(app, words)
     assert found.where == "--concurency"
-    assert str(found).endswith("; the nearest that it has is 'concurrency'.")
+    assert found.hint == "Did you mean 'concurrency'?"
 
 
 @pytest.mark.parametrize("key", ["", None, 1, b"beat", ("beat",)])
@@ -328,7 +333,7 @@ def test_a_key_that_is_no_name(app: Celery, key: Any) -> None:
     found = error(app, {key: True})
     assert isinstance(found, UnknownOptionError)
     assert found.where == f"ARGS[{key!r}] = True"
-    assert str(found) == "a key is an option's long name."
+    assert str(found) == "a key must be an option's long name."
 
 
 @pytest.mark.parametrize(
@@ -344,16 +349,16 @@ def test_the_same_option_twice(app: Celery, first: str, second: str) -> None:
     value = "x" if first.startswith("schedule") else True
     found = error(app, {first: value, second: value})
     assert found.where == f"ARGS[{second!r}] = {value!r}"
-    assert str(found) == f"is the same option as {first!r}."
+    assert str(found) == f"this is the same option as {first!r}."
 
 
 def test_every_mistake_is_found(app: Celery) -> None:
     args = {"concurency": 1, "beat": 2, "queues": ["a"], "time-limit": "x"}
-    wheres = [found.where for found in options.mistakes("worker", app, args)]
+    wheres = [found.where for found in parsing.mistakes("worker", app, args)]
     assert wheres == [
         "ARGS['concurency'] = 1", "ARGS['beat'] = 2", "ARGS['time-limit'] = 'x'"
     ]  # fmt: skip
-    assert list(options.mistakes("worker", app, {"queues": ["a"]})) == []
+    assert parsing.mistakes("worker", app, {"queues": ["a"]}) == []
 
 
 def test_a_long_value_is_shortened(app: Celery) -> None:
@@ -385,15 +390,15 @@ def test_broker_and_result_backend_have_settings(
         found = error(app, {key: "redis://"}, program)
         assert isinstance(found, UnknownOptionError)
         assert found.where == f"ARGS[{key!r}] = 'redis://'"
-        assert str(found) == (
-            f"is an option of `celery` itself; set {setting} in the settings."
-        )
+        assert str(found) == "this is an option of `celery` itself."
+        assert found.hint == f"Set {setting} in the settings instead."
         words = error(app, f"--{key} redis://", program)
-        assert (str(words), words.where) == (str(found), f"--{key}")
+        assert (str(words), words.hint) == (str(found), found.hint)
+        assert words.where == f"--{key}"
 
 
-ITS_OWN = "is for an app yet to be made; the app of APP has its own."
-NOTHING = "would print a text and start nothing."
+ITS_OWN = "this is for an app that `celery` creates; APP has one."
+NOTHING = "this prints a text and starts nothing."
 
 
 @pytest.mark.parametrize(
@@ -401,7 +406,7 @@ NOTHING = "would print a text and start nothing."
     [
         ("loader", "x", ITS_OWN),
         ("config", "x", ITS_OWN),
-        ("app", "proj", "is the entry's key APP."),
+        ("app", "proj", "this has no place in ARGS."),
         ("help", True, NOTHING),
         ("help", None, NOTHING),
         ("version", True, NOTHING),
@@ -425,7 +430,7 @@ def test_what_is_honoured(app: Celery) -> None:
     assert context.obj.no_color is True
     assert context.obj.quiet is True
     assert context.obj.workdir == Path("/")
-    assert options.command_line("proj", context) == [
+    assert command_line("proj", context) == [
         "celery", "--app=proj", "--workdir=/", "--no-color", "--quiet", "worker",
         "--concurrency=2",
     ]  # fmt: skip
@@ -437,9 +442,9 @@ def test_skip_checks(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "maybe_drop_privileges", lambda **kwargs: None)
     app.Worker = lambda **kwargs: SimpleNamespace(start=lambda: None, exitcode=3)
     context = parse(app, {"skip-checks": True})
-    assert options.command_line("proj", context)[2] == "--skip-checks"
+    assert command_line("proj", context)[2] == "--skip-checks"
     assert os.environ["CELERY_SKIP_CHECKS"] == ""
-    assert options.run(context) == 3
+    assert run(context) == 3
     assert os.environ["CELERY_SKIP_CHECKS"] == "true"
 
 
@@ -453,7 +458,7 @@ def test_a_variable_that_celery_refuses(
     found = error(app, {"beat": True})
     assert found.where == "CELERY_WORKER_PREFETCH_MULTIPLIER = 'many'"
     assert str(found) == invalid(click.INT, "many")
-    assert list(options.mistakes("beat", app, {})) == []
+    assert parsing.mistakes("beat", app, {}) == []
     monkeypatch.setenv("NO_COLOR", "perhaps")
     assert error(app, None, "beat").where == "NO_COLOR = 'perhaps'"
 
@@ -465,7 +470,7 @@ def test_variables_of_celery_itself_are_not_read(
     app: Celery, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "x")
-    assert list(options.mistakes("worker", app, {})) == []
+    assert parsing.mistakes("worker", app, {}) == []
 
 
 # Nothing is started, and nothing but the context comes of parsing
@@ -491,10 +496,8 @@ def test_the_apps_configuration_is_left_as_it_was(app: Celery) -> None:
 
 def test_without_the_import_of_the_pool(app: Celery) -> None:
     argv = ["--pool=solo"]
-    assert options.parse("worker", app, argv, import_pool=False).params["pool"] == (
-        "solo"
-    )
-    assert isinstance(options.parse("worker", app, argv).params["pool"], type)
+    assert Command("worker", app).parse(argv).params["pool"] == "solo"
+    assert isinstance(parse(app, argv).params["pool"], type)
 
 
 # The command line that is shown
@@ -517,7 +520,7 @@ def test_without_the_import_of_the_pool(app: Celery) -> None:
     ],
 )
 def test_no_password_is_shown(word: str, shown: str) -> None:
-    assert options.censored(word) == shown
+    assert redaction.word(word) == shown
 
 
 @pytest.mark.parametrize(
@@ -529,7 +532,7 @@ def test_no_password_is_shown(word: str, shown: str) -> None:
     ],
 )
 def test_no_password_in_the_line(words: list[str], shown: str) -> None:
-    assert options.shown(words) == f"celery {shown}"
+    assert redaction.line(words) == f"celery {shown}"
 
 
 SECRET = "amqp://me:s3cret@host//"
@@ -579,8 +582,8 @@ def test_an_own_option_reaches_a_bootstep(
     app.conf.broker_url = "memory://"
     # As root, Celery warns of it.
     monkeypatch.setattr("celery.apps.worker.check_privileges", lambda accept: None)
-    argv = options.argument_list("worker", app, {"own": "here", "pool": "solo"})
-    options.run(options.parse("worker", app, argv))
+    argv = parsing.words("worker", app, {"own": "here", "pool": "solo"})
+    run(parse(app, argv))
     assert seen == ["here"]
 
 
@@ -591,4 +594,4 @@ def test_an_own_option_that_has_to_be_given(app: Celery) -> None:
     assert str(missing)
     wrong = error(app, {"own": "1", "concurency": 2})
     assert wrong.where == "ARGS['concurency'] = 2"
-    assert list(options.mistakes("worker", app, {"own": "1"})) == []
+    assert parsing.mistakes("worker", app, {"own": "1"}) == []

@@ -11,14 +11,14 @@ from typing import Any
 import click
 import pytest
 from celery import Celery, signals
-from django.core.checks.registry import registry
 from django.core.management import CommandError
 
-from prodserver_celery5 import options, pytest_plugin
+from prodserver_celery5 import command, pytest_plugin
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
-from prodserver_celery5.process import Process
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests import parsing
 
 
 def started(monkeypatch: pytest.MonkeyPatch, ending: BaseException) -> Any:
@@ -29,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch, ending: BaseException) -> Any:
         raise ending
 
     monkeypatch.setattr(app, "Worker", worker)
-    return options.run(options.parse("worker", app, []))
+    return command.run(parsing.parse("worker", app, []))
 
 
 def test_ctrl_c_before_the_program_has_its_handlers(
@@ -62,8 +62,8 @@ def test_the_collector_rests_until_the_pool_forks(
     seen: list[object] = []
 
     def worker(**kwargs: Any) -> None:
-        # The check was run before: Celery is not to run it, and discard the result.
-        assert not registry.registered_checks
+        # Celery runs the checks once more, and discards what they find.
+        assert check_processes() == []
         seen.append(gc.isenabled())
         signals.celeryd_after_setup.send(sender="worker@here")
         seen.extend([gc.isenabled(), gc.get_freeze_count() > 0])
@@ -72,8 +72,8 @@ def test_the_collector_rests_until_the_pool_forks(
     monkeypatch.setattr(app, "Worker", worker)
     monkeypatch.setattr(signals.celeryd_after_setup, "receivers", [])
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(registry, "registered_checks", {check_processes})
-    monkeypatch.setattr(Entry, "app", lambda self: app)
+    monkeypatch.setattr(Entry, "app", app)
+    monkeypatch.setattr(Entry, "running", False)
     if not enabled:
         gc.disable()
     try:
@@ -89,7 +89,7 @@ def test_arguments_that_prep_server_args_did_not_make() -> None:
     backend = CeleryWorker(APP="prayer_room_api")
     with pytest.raises(CommandError, match=r"worker: .*no such option") as raised:
         backend.start_server("--concurency=2")
-    assert isinstance(raised.value.__cause__, options.UnknownOptionError)
+    assert isinstance(raised.value.__cause__, command.UnknownOptionError)
 
 
 def test_a_mistake_in_a_variable_that_celery_does_not_name(
@@ -97,7 +97,7 @@ def test_a_mistake_in_a_variable_that_celery_does_not_name(
 ) -> None:
     monkeypatch.setenv("CELERY_WORKER_AUTOSCALE", "a,b")
     app = Celery("proj", set_as_current=False)
-    (mistake,) = options.mistakes("worker", app, {"concurrency": 2})
+    (mistake,) = parsing.mistakes("worker", app, {"concurrency": 2})
     assert mistake.where == "CELERY_WORKER_…"
     assert "Celery cannot read it" in str(mistake)
 
@@ -105,8 +105,8 @@ def test_a_mistake_in_a_variable_that_celery_does_not_name(
 def test_an_argument_of_the_app_is_no_key() -> None:
     app = Celery("proj", set_as_current=False)
     app.user_options["worker"].add(click.Argument(["words"], nargs=-1))
-    with pytest.raises(options.UnknownOptionError):
-        options.argument_list("worker", app, {"words": "x"})
+    with pytest.raises(command.UnknownOptionError):
+        parsing.words("worker", app, {"words": "x"})
 
 
 def test_a_program_run_as_a_module_can_start_again(
@@ -116,8 +116,9 @@ def test_a_program_run_as_a_module_can_start_again(
     main = SimpleNamespace(__spec__=SimpleNamespace(name="django.__main__"))
     monkeypatch.setitem(sys.modules, "__main__", main)
     app = Celery("proj", set_as_current=False)
-    monkeypatch.setattr(Entry, "app", lambda self: app)
-    monkeypatch.setattr(options, "run", lambda context: 0)
+    monkeypatch.setattr(Entry, "app", app)
+    monkeypatch.setattr(Entry, "running", False)
+    monkeypatch.setattr(command, "run", lambda context: 0)
     with pytest.raises(SystemExit):
         CeleryBeat(APP="proj").start_server()
     assert sys.argv == ["-m", "django", "prodserver", "x"]
@@ -132,13 +133,15 @@ def test_the_text_of_a_remote_shutdown_is_no_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Celery 5.0 to 5.2 return it."""
-    context = options.parse("worker", Celery("proj", set_as_current=False), [])
+    context = parsing.parse("worker", Celery("proj", set_as_current=False), [])
     monkeypatch.setattr(context.command, "callback", lambda **kwargs: "Got shutdown")
-    assert options.run(context) == 0
+    assert command.run(context) == 0
 
 
 def test_a_process_on_the_terminal_has_no_output_here(tmp_path: Path) -> None:
-    with Process(["true"], log=None, cwd=tmp_path, env={"PATH": "/usr/bin"}) as process:
+    with StartedProcess(
+        ["true"], log=None, cwd=tmp_path, env={"PATH": "/usr/bin"}
+    ) as process:
         assert process.wait() == 0
         assert process.stop() == 0
         assert process.output == ""

@@ -12,14 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ("Process", "ProcessError")
+__all__ = ("ProcessError", "StartedProcess")
 
 
 class ProcessError(AssertionError):
     """A process did not do what was waited for; the message ends with its log."""
 
 
-class Process:
+class StartedProcess:
     """A process in a session of its own, whose output goes to a file.
 
     In a session of its own, Ctrl-C at the terminal does not reach it or its
@@ -136,7 +136,7 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
         self.popen.wait()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> StartedProcess:
         return self
 
     def __exit__(

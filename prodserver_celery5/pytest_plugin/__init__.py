@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from .process import Process
+from .process import StartedProcess
 
 __all__ = ("ProdserverFixture", "prodserver")
 
@@ -44,7 +44,7 @@ class ProdserverFixture:
 
     def __init__(self, folder: Path, logs: Path, stack: ExitStack) -> None:
         self.folder = folder
-        self.started: list[Process] = []
+        self.started: list[StartedProcess] = []
         self._logs = logs
         self._stack = stack
 
@@ -55,7 +55,7 @@ class ProdserverFixture:
         ready: str | None = None,
         timeout: float = 30,
         env: Mapping[str, str] | None = None,
-    ) -> Process:
+    ) -> StartedProcess:
         """Start ``manage.py prodserver NAME`` and wait until it is ready.
 
         Args:
@@ -76,7 +76,7 @@ class ProdserverFixture:
 
     def start(
         self, name: str, words: Sequence[str], *, env: Mapping[str, str] | None = None
-    ) -> Process:
+    ) -> StartedProcess:
         """Start Python with other words, and wait for nothing.
 
         Args:
@@ -84,7 +84,7 @@ class ProdserverFixture:
             words: what stands behind ``python`` on the command line.
             env: the whole environment of the process, if not that of the tests.
         """
-        process = Process(
+        process = StartedProcess(
             [sys.executable, *words],
             log=self._logs / f"{name}.log",
             cwd=self.folder,

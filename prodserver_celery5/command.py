@@ -1,0 +1,320 @@
+"""Celery's own command, as the installed Celery declares, parses and runs it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import celery
+import click
+
+from . import redaction
+
+__all__ = (
+    "Command",
+    "OptionError",
+    "UnknownOptionError",
+    "command_line",
+    "import_pool",
+    "normal",
+    "private",
+    "run",
+)
+
+
+class OptionError(ValueError):
+    """A mistake in ARGS.
+
+    Args:
+        message: what is wrong, in one sentence.
+        hint: what to write instead, in one sentence; ``""`` where nobody knows.
+        where: the key and value, word or variable that is wrong, as it was given.
+    """
+
+    def __init__(self, message: str, hint: str = "", where: str = "ARGS") -> None:
+        message, self.hint = (
+            redaction.text(" ".join(text.split())) for text in (message, hint)
+        )
+        super().__init__(message)
+        self.where = " ".join(where.split())
+
+
+class UnknownOptionError(OptionError):
+    """An option that the installed Celery does not have, or that ARGS cannot take."""
+
+
+def private(module: str, name: str) -> Any:
+    """Import a name that Celery does not document, where it is used.
+
+    Args:
+        module: such as ``"celery.bin.base"``.
+        name: such as ``"CLIContext"``.
+
+    Raises:
+        OptionError: this Celery does not have it.
+    """
+    try:
+        return getattr(import_module(module), name)
+    except (AttributeError, ImportError) as exc:
+        raise OptionError(
+            f"Celery {celery.__version__} has no {module}.{name}, which this needs."
+        ) from exc
+
+
+def normal(key: str) -> str:
+    """Return the one spelling of an option's name that has only hyphens.
+
+    Args:
+        key: with hyphens or underscores.
+    """
+    return key.replace("_", "-")
+
+
+def _refuse(reason: str, hint: str, setting: str = "") -> Callable[..., None]:
+    """Make the callback of an option of ``celery`` that has no place in ARGS."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if value:
+            namespace = ctx.obj.namespace
+            name = f"{namespace.rstrip('_')}_{setting}" if namespace else setting
+            if setting and not namespace:
+                # Without a namespace, Django's settings are read by Celery's old names.
+                name = private("celery.app.defaults", "_TO_OLD_KEY").get(name, name)
+            raise UnknownOptionError(
+                reason, hint.format(setting=name.upper()), param.opts[0]
+            )
+
+    return callback
+
+
+_GLOBAL_OPTION: Final = (
+    "this is an option of `celery` itself.",
+    "Set {setting} in the settings instead.",
+)
+_NEW_APP: Final = "this is for an app that `celery` creates; APP has one.", "Remove it."
+_ONLY_PRINTS: Final = "this prints a text and starts nothing.", "Remove it."
+
+# The options of the `celery` command itself, which stand before `worker` on its
+# command line. They are declared in celery.bin.celery, whose import brings every
+# other subcommand: 0.3 s and 9 MiB. Of its variables only NO_COLOR is read here.
+_GLOBAL: Final = click.Command(
+    "celery",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    params=[
+        click.Option(["--workdir"], type=Path),
+        click.Option(["--no-color"], is_flag=True, envvar="NO_COLOR"),
+        click.Option(["--quiet"], is_flag=True),
+        *([click.Option(["--skip-checks"], is_flag=True)] * (celery.VERSION >= (5, 3))),
+        click.Option(["--broker"], callback=_refuse(*_GLOBAL_OPTION, "broker_url")),
+        click.Option(
+            ["--result-backend"], callback=_refuse(*_GLOBAL_OPTION, "result_backend")
+        ),
+        click.Option(["--loader"], callback=_refuse(*_NEW_APP)),
+        click.Option(["--config"], callback=_refuse(*_NEW_APP)),
+        click.Option(
+            ["--app"],
+            callback=_refuse("this has no place in ARGS.", "Use the key APP instead."),
+        ),
+        click.Option(["--help"], is_flag=True, callback=_refuse(*_ONLY_PRINTS)),
+        click.Option(["--version"], is_flag=True, callback=_refuse(*_ONLY_PRINTS)),
+    ],
+)
+
+
+class Command:
+    """A subcommand of ``celery``, with the options that an app adds to it.
+
+    Args:
+        name: of the subcommand, such as ``"worker"``.
+        app: the Celery app.
+    """
+
+    def __init__(self, name: str, app: celery.Celery) -> None:
+        self.name = name
+        self.app = app
+        # Copies: what Celery declares stays as it is.
+        self._command = copy.copy(getattr(import_module(f"celery.bin.{name}"), name))
+        params = [
+            *self._command.params,
+            *app.user_options.get(name, ()),
+            *app.user_options.get("preload", ()),
+        ]
+        # Celery 5.0 to 5.2 declare --uid twice, of which click 8.2 and newer warn.
+        params = list({(*p.opts, *p.secondary_opts): p for p in params}.values())
+        self._command.params = [
+            _without_import(param) if param.name == "pool" else param
+            for param in params
+        ]
+        self._command.add_help_option = False
+        self._above = copy.copy(_GLOBAL)
+        taken = {spelling for param in params for spelling in param.opts}
+        self._above.params = [
+            param for param in self._above.params if taken.isdisjoint(param.opts)
+        ]
+
+    @cached_property
+    def keys(self) -> dict[str, tuple[click.Option, str]]:
+        """Each key that ARGS may have, with its option and how Celery spells it."""
+        keys: dict[str, tuple[click.Option, str]] = {}
+        for param in (*self._above.params, *self._command.params):
+            if isinstance(param, click.Option):
+                spellings = [*param.opts, *param.secondary_opts]
+                long = [name for name in spellings if name.startswith("--")]
+                keys.update({normal(name[2:]): (param, name) for name in long})
+                if not long and param.name:
+                    keys[normal(param.name)] = param, spellings[0]
+        return keys
+
+    def unknown(self, key: str, where: str) -> UnknownOptionError:
+        """Make the error that names Celery's version and the nearest option.
+
+        Args:
+            key: the option, with or without hyphens in front.
+            where: as for `OptionError`.
+        """
+        bare = normal(key.lstrip("-"))
+        near = [name for name, (opt, _) in self.keys.items() if f"-{bare}" in opt.opts]
+        near += difflib.get_close_matches(bare, self.keys, n=1)
+        return UnknownOptionError(
+            f"Celery {celery.__version__}'s {self.name} has no such option.",
+            f"Did you mean {near[0]!r}?" if near else "",
+            where,
+        )
+
+    def parse(self, words: Sequence[str]) -> click.Context:
+        """Let the installed Celery turn a command line into keyword arguments.
+
+        Nothing is started, and no pool imported: `import_pool` does that.
+
+        Args:
+            words: options of ``celery`` itself among them.
+
+        Returns:
+            A click context. Its ``params`` are the keyword arguments, its ``obj`` is
+            Celery's ``CLIContext``; its ``meta`` has the options of ``celery`` itself
+            as ``"celery"`` and the words left for the subcommand as ``"words"``.
+
+        Raises:
+            UnknownOptionError: the installed Celery has no such option.
+            OptionError: a value that Celery refuses.
+        """
+        end = words.index("--") if "--" in words else len(words)
+        make_obj = private("celery.bin.base", "CLIContext")
+        try:
+            outer = self._above.make_context("celery", [*words[:end]], obj=self.app)
+            rest = [*outer.args, *words[end:]]
+            context: click.Context = self._command.make_context(
+                self.name,
+                list(rest),
+                obj=make_obj(
+                    self.app,
+                    no_color=outer.params.get("no_color", False),
+                    workdir=outer.params.get("workdir"),
+                    quiet=outer.params.get("quiet", False),
+                ),
+                auto_envvar_prefix=f"CELERY_{self.name}".upper(),
+            )
+            # The body reads its extra words only when it runs.
+            self.app.loader.cmdline_config_parser(context.args)
+        except OptionError:
+            raise
+        except click.NoSuchOption as exc:
+            word = exc.option_name
+            raise self.unknown(word, redaction.word(word)) from exc
+        except click.ClickException as exc:
+            param = getattr(exc, "param", None)
+            where = f"ARGS {param.opts[-1]}" if param else "ARGS"
+            raise OptionError(exc.message or exc.format_message(), "", where) from exc
+        except Exception as exc:
+            raise OptionError(
+                f"Celery cannot read it: {type(exc).__name__}: {exc}"
+            ) from exc
+        context.meta.update(celery=outer.params, words=rest)
+        return context
+
+
+def _without_import(pool: click.Parameter) -> click.Parameter:
+    """Declare ``--pool`` so that its value stays a name: Celery's type imports it."""
+    named = copy.copy(pool)
+    names = getattr(pool.type, "choices", ())
+    # Celery 5.0 takes more than it names, paths of classes among them.
+    named.type = click.Choice(names) if celery.VERSION >= (5, 1) else click.STRING
+    named.imported_by = pool.type  # type: ignore[attr-defined] # for `import_pool`
+    return named
+
+
+def import_pool(context: click.Context) -> None:
+    """Let Celery make the pool's class of its name in the keyword arguments.
+
+    Args:
+        context: what `Command.parse` returned; changed in place.
+
+    Raises:
+        OptionError: the pool cannot be imported.
+    """
+    for param in context.command.params:
+        if make := getattr(param, "imported_by", None):
+            try:
+                with context.scope(cleanup=False):
+                    name = context.params["pool"]
+                    context.params["pool"] = make(name, param, context)
+            except Exception as exc:
+                raise OptionError(
+                    f"Celery cannot read it: {type(exc).__name__}: {exc}",
+                    "",
+                    f"ARGS --pool={name}",
+                ) from exc
+
+
+def run(context: click.Context) -> int | None:
+    """Run the body of Celery's own command, and return the exit status.
+
+    Celery 5.0 to 5.2 return the status from the body, newer ones raise it. Of a remote
+    shutdown they return the text that it logs, where newer ones end with 0.
+
+    Args:
+        context: what `Command.parse` returned.
+    """
+    if context.obj.workdir:
+        os.chdir(context.obj.workdir)
+    if context.meta["celery"].get("skip_checks"):
+        os.environ["CELERY_SKIP_CHECKS"] = "true"
+    try:
+        with context:
+            status: int | str | None = context.command.invoke(context)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except KeyboardInterrupt:
+        # As click ends the `celery` command, before the program has its handlers.
+        click.echo("Aborted!", err=True)
+        return 1
+    return 0 if isinstance(status, str) else status
+
+
+def command_line(app_name: str, context: click.Context) -> list[str]:
+    """Return the ``celery`` command line that does the same, as words.
+
+    Args:
+        app_name: the app, as ``celery -A`` takes it.
+        context: what `Command.parse` returned.
+    """
+    options = context.meta["celery"]
+    flags = ("no_color", "quiet", "skip_checks")
+    return [
+        "celery",
+        f"--app={app_name}",
+        *([f"--workdir={options['workdir']}"] if options.get("workdir") else []),
+        *(f"--{normal(flag)}" for flag in flags if options.get(flag)),
+        str(context.info_name),
+        *context.meta["words"],
+    ]

@@ -1,0 +1,61 @@
+"""The redaction of passwords in what is shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+
+__all__ = ("line", "name_is_secret", "text", "word")
+
+_SECRET = re.compile(
+    "api|credential|database|key|pass|pwd|secret|signature|token", re.IGNORECASE
+)
+
+
+def text(message: str) -> str:
+    """Return a message in which addresses have no passwords.
+
+    Args:
+        message: a sentence, or part of one.
+    """
+    # All up to the last @: a password may have an unescaped @, / or space in it.
+    return re.sub(r"(://[^\s:@/]*):.*@", r"\1:**@", message)
+
+
+def name_is_secret(name: str) -> bool:
+    """Whether the value that belongs to a name must not be shown.
+
+    Args:
+        name: of an option, a setting or a variable.
+    """
+    return bool(_SECRET.search(name))
+
+
+def word(shown: str) -> str:
+    """Return one word of a command line, or the repr of a value, without passwords.
+
+    Args:
+        shown: such as ``broker_password=s3cret`` or ``'amqp://me:s3cret@host'``.
+    """
+    shown = text(shown)
+    name, equals, _ = shown.partition("=")
+    return f"{name}=**" if equals and name_is_secret(name) else shown
+
+
+def line(words: Sequence[str]) -> str:
+    """Return a command line, quoted for a shell, without passwords.
+
+    Args:
+        words: of the command line.
+    """
+    return shlex.join(
+        "**"
+        if before.startswith("-")
+        and "=" not in before
+        and name_is_secret(before)
+        and not current.startswith("-")
+        else word(current)
+        for before, current in pairwise(["", *words])
+    )

@@ -1,0 +1,37 @@
+"""ARGS on their way to keyword arguments, as the backends take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from celery import Celery
+
+from prodserver_celery5 import findings
+from prodserver_celery5.arguments import spell
+from prodserver_celery5.command import Command, OptionError, import_pool
+
+__all__ = ("mistakes", "parse", "words")
+
+
+def words(program: str, app: Celery, args: Any) -> list[str]:
+    """ARGS as words of the command line."""
+    return spell(Command(program, app), args)
+
+
+def parse(program: str, app: Celery, args: Any) -> click.Context:
+    """ARGS as keyword arguments, the pool its class, as when the program starts."""
+    command = Command(program, app)
+    context = command.parse(spell(command, args))
+    import_pool(context)
+    return context
+
+
+def mistakes(program: str, app: Celery, args: Any) -> list[OptionError]:
+    """Each mistake in ARGS, as the checks report them."""
+    command = Command(program, app)
+    try:
+        command.parse(spell(command, args))
+    except OptionError as exc:
+        return list(findings.mistakes(command, args, exc))
+    return []

@@ -1,0 +1,58 @@
+"""The structure of the package: who imports whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import prodserver_celery5
+
+PACKAGE = Path(prodserver_celery5.__file__).parent
+
+# Each room with those that it may enter; docs/inside.md has what they are for.
+ROOMS: dict[str, set[str]] = {
+    "__init__": set(),
+    "apps": {"checks"},
+    "checks": {"backends", "entries", "findings"},
+    "backends": {
+        "command", "entries", "findings", "green", "prefork", "redaction", "restart"
+    },
+    "findings": {"arguments", "command", "entries", "green", "redaction"},
+    "entries": {"arguments", "command"},
+    "arguments": {"command", "redaction"},
+    "command": {"redaction"},
+    "redaction": set(),
+    "green": {"restart"},
+    "restart": set(),
+    "prefork": set(),
+}  # fmt: skip
+
+
+def imports(module: Path) -> set[str]:
+    """The modules of the package that one of them imports, wherever it does."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            found |= (
+                {node.module} if node.module else {name.name for name in node.names}
+            )
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_imports_run_one_way(module: Path) -> None:
+    assert imports(module) == ROOMS[module.stem]
+
+
+def test_there_is_no_circle() -> None:
+    order: list[str] = []
+    while len(order) < len(ROOMS):
+        free = [
+            room
+            for room, entered in ROOMS.items()
+            if room not in order and entered <= set(order)
+        ]
+        assert free, f"a circle among {sorted(set(ROOMS) - set(order))}"
+        order += free
