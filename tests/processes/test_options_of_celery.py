@@ -191,6 +191,24 @@ def test_a_program_run_as_a_module_starts_again(deployment: Deployment) -> None:
     assert worker.stop() == 0
 
 
+def test_another_program_of_celery_is_a_class_of_two_lines(
+    deployment: Deployment,
+) -> None:
+    (deployment.folder / "third.py").write_text(
+        "from prodserver_celery5.backends import CeleryBackend\n"
+        "class CeleryEvents(CeleryBackend):\n    program = 'events'\n"
+    )
+    deployment.configure(
+        "PRODUCTION_PROCESSES['events'] = {'BACKEND': 'third.CeleryEvents',"
+        " 'APP': 'prayer_room_api', 'ARGS': {'dump': True}}\n"
+    )
+    command = [sys.executable, "manage.py", "prodserver", "events"]
+    events = deployment.start("events", command=command)
+    events.wait_for("evdump: starting capture")
+    # As `celery events` does on Ctrl-C.
+    assert events.stop(signal.SIGINT) == 0
+
+
 @pytest.mark.parametrize("program", ["worker", "beat"])
 def test_quiet_leaves_out_the_line_and_the_banner(
     deployment: Deployment, program: str
@@ -233,6 +251,28 @@ def test_no_color(deployment: Deployment, by: str) -> None:
         "run(parse('worker', app, args))\n"
     )
     assert told == "no_color True"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"APP": None}, "worker: the key APP is missing."),
+        ({"APP": "nowhere"}, "worker: APP = 'nowhere' cannot be imported:"),
+        ({"APP": "prayer_room_api.urls:router"}, "is of type SimpleRouter, not a Celery app"),
+        ({"ARGS": {"concurency": 2}}, "Did you mean 'concurrency'?"),
+        ({"ARGS": {"time-limit": "long"}}, "is not a valid float"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    deployment: Deployment, entry: dict[str, object], message: str
+) -> None:
+    deployment.configure(f"PRODUCTION_PROCESSES['worker'].update({entry!r})\n")
+    done = deployment.manage("prodserver", "worker")
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "Deprecation" not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("CommandError: worker: ")
+    assert message in lines[0]
 
 
 def test_a_deploy_is_stopped_by_the_checks(deployment: Deployment) -> None:

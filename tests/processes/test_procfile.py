@@ -133,28 +133,6 @@ def test_beat_sends_what_is_due_and_follows_the_database(
     assert beat.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"APP": None}, "worker: the key APP is missing."),
-        ({"APP": "nowhere"}, "worker: APP = 'nowhere' cannot be imported:"),
-        ({"APP": "prayer_room_api.urls:router"}, "is a SimpleRouter, not a Celery app"),
-        ({"ARGS": {"concurency": 2}}, "Did you mean 'concurrency'?"),
-        ({"ARGS": {"time-limit": "long"}}, "is not a valid float"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    deployment: Deployment, entry: dict[str, object], message: str
-) -> None:
-    deployment.configure(f"PRODUCTION_PROCESSES['worker'].update({entry!r})\n")
-    done = deployment.manage("prodserver", "worker")
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if "Deprecation" not in line]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("CommandError: worker: ")
-    assert message in lines[0]
-
-
 def test_the_exit_status_is_handed_on(deployment: Deployment) -> None:
     pidfile = deployment.folder / "worker.pid"
     deployment.configure(

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import celery
+import celery.app.utils
 import click
+import psutil
 import pytest
 from celery import Celery, signals
 from django.core.management import CommandError
 
-from prodserver_celery5 import command, pytest_plugin
-from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5 import arguments, command, prefork, pytest_plugin
+from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests import parsing
+from tests.deployment import wait_until
 
 
 def started(monkeypatch: pytest.MonkeyPatch, ending: BaseException) -> Any:
@@ -124,6 +130,114 @@ def test_a_program_run_as_a_module_can_start_again(
     assert sys.argv == ["-m", "django", "prodserver", "x"]
 
 
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Start an entry to the point where Celery's body runs; return its status."""
+    monkeypatch.setattr(Entry, "running", False)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(command, "run", lambda context: 73)
+    monkeypatch.setattr(prefork, "share_memory", lambda: None)
+
+    def start(backend: CeleryBackend) -> object:
+        with pytest.raises(SystemExit) as raised:
+            backend.start_server(*backend.prep_server_args())
+        return raised.value.code
+
+    return start
+
+
+@pytest.mark.parametrize("backend", [CeleryWorker, CeleryBeat])
+def test_the_process_ends_with_the_status_of_the_program(
+    ended: Any, backend: type[CeleryBackend]
+) -> None:
+    assert ended(backend(APP="prayer_room_api")) == 73
+
+
+def test_no_password_in_the_line_at_start(
+    ended: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = Celery("proj", set_as_current=False)
+    app.user_options["worker"].add(click.Option(["--my-password"]))
+    monkeypatch.setattr(Entry, "app", app)
+    args = ["--my-password", "s3cret", "--hostname=amqp://me:s3cret@host//"]
+    ended(CeleryWorker(APP="proj", ARGS=args))
+    assert capsys.readouterr().out == (
+        "celery --app=proj worker --my-password '**' '--hostname=amqp://me:**@host//'\n"
+    )
+
+
+def test_no_password_of_a_variable_in_a_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = "amqp://me:s3cret@host//"
+    monkeypatch.setenv("CELERY_WORKER_CONCURRENCY", secret)
+    monkeypatch.setenv("CELERY_WORKER_PREFETCH_MULTIPLIER", secret)
+    app = Celery("proj", set_as_current=False)
+    (mistake,) = parsing.mistakes("worker", app, None)
+    assert mistake.where.endswith(" = 'amqp://me:**@host//'")
+    assert "s3cret" not in f"{mistake} {mistake.hint}"
+
+
+def test_an_entry_is_looked_at_once(
+    ended: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks: at a start, and in a check of two entries."""
+    counted: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            # Celery's find_app() calls itself, with keyword arguments.
+            counted[name] += not kwargs
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(celery.app.utils, "find_app")
+    count(arguments, "spell")
+    count(command.Command, "parse")
+    entry = {"APP": "prayer_room_api", "ARGS": {"concurrency": 2}}
+    ended(CeleryWorker(**entry))
+    assert counted == {"find_app": 1, "spell": 1, "parse": 1}
+
+    counted.clear()
+    monkeypatch.setattr(Entry, "running", False)
+    settings.PRODUCTION_PROCESSES = {
+        name: {**entry, "BACKEND": "prodserver_celery5.backends.CeleryWorker"}
+        for name in ("one", "two")
+    }
+    assert check_processes() == []
+    assert counted == {"find_app": 2, "spell": 2, "parse": 2}
+
+
+class CeleryEvents(CeleryBackend):
+    """A third program."""
+
+    program = "events"
+
+
+@pytest.mark.filterwarnings("ignore:The parameter -d is used")  # Celery's own
+def test_another_program_has_no_rule_of_worker_or_beat(
+    ended: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {
+        "BACKEND": f"{__name__}.CeleryEvents",
+        "APP": "prayer_room_api",
+        # A worker or beat would not start: the folder and the user do not exist.
+        "ARGS": {"dump": True, "pidfile": "/no/x", "uid": "nobody-here"},
+    }
+    settings.PRODUCTION_PROCESSES = {"events": entry}
+    assert check_processes() == []
+    assert ended(CeleryEvents(**entry)) == 73
+
+    monkeypatch.setattr(Entry, "running", False)
+    wrong = {**entry, "ARGS": {"dmup": True}}
+    settings.PRODUCTION_PROCESSES = {"events": wrong}
+    (message,) = check_processes()
+    assert message.hint == "Did you mean 'dump'?"
+
+
 def test_an_app_that_cannot_be_imported_when_the_program_starts() -> None:
     with pytest.raises(CommandError, match="APP = 'nowhere' cannot be imported"):
         CeleryWorker(APP="nowhere").start_server()
@@ -151,3 +265,15 @@ def test_what_a_backend_writes_may_have_to_be_told(settings: Any) -> None:
     settings.PRODUCTION_PROCESSES = {"mail": {"BACKEND": "shop.MailWorker"}}
     with pytest.raises(ValueError, match=r"mail: give ready=…, what shop\.MailWorker"):
         pytest_plugin._ready("mail")
+
+
+def test_a_process_is_killed_with_its_group(tmp_path: Path) -> None:
+    """Its children would go on, and keep what they hold."""
+    pids = tmp_path / "pids"
+    code = f"sleep 60 & echo $! > {pids}; wait"
+    with StartedProcess(
+        ["sh", "-c", code], log=None, cwd=tmp_path, env=dict(os.environ)
+    ):
+        wait_until(lambda: pids.exists() and pids.read_text().strip())
+        child = psutil.Process(int(pids.read_text()))
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
