@@ -142,9 +142,9 @@ def _word(value: object, option: click.Option | None = None) -> str:
     if isinstance(value, float):
         return float.__repr__(value)
     if isinstance(value, int) and not isinstance(value, bool):
+        if option and _is_log_level(option):
+            return logging.getLevelName(int(value)).removeprefix("Level ")
         with suppress(ValueError):  # of an int of more digits than Python writes
-            if option and _is_log_level(option):
-                return logging.getLevelName(int(value)).removeprefix("Level ")
             return int.__repr__(value)
     raise OptionError(
         _takes(option) if option else "each word must be a string or number."
@@ -162,13 +162,9 @@ def _is_log_level(option: click.Option) -> bool:
 
 
 def _is_list(option: click.Option) -> bool:
-    return isinstance(
-        option.type,
-        (
-            private("celery.bin.base", "CommaSeparatedList"),
-            private("celery.bin.worker", "Autoscale"),
-        ),
-    )
+    if isinstance(option.type, private("celery.bin.base", "CommaSeparatedList")):
+        return True
+    return isinstance(option.type, private("celery.bin.worker", "Autoscale"))
 
 
 def _takes(option: click.Option) -> str:

@@ -19,6 +19,7 @@ from . import redaction
 __all__ = (
     "Command",
     "OptionError",
+    "PrivateNameError",
     "UnknownOptionError",
     "command_line",
     "import_pool",
@@ -49,6 +50,10 @@ class UnknownOptionError(OptionError):
     """An option that the installed Celery does not have, or that ARGS cannot take."""
 
 
+class PrivateNameError(OptionError):
+    """The installed Celery lacks a name that it never promised to have."""
+
+
 def private(module: str, name: str) -> Any:
     """Import a name that Celery does not document, where it is used.
 
@@ -57,12 +62,12 @@ def private(module: str, name: str) -> Any:
         name: such as ``"CLIContext"``.
 
     Raises:
-        OptionError: this Celery does not have it.
+        PrivateNameError: this Celery does not have it.
     """
     try:
         return getattr(import_module(module), name)
     except (AttributeError, ImportError) as exc:
-        raise OptionError(
+        raise PrivateNameError(
             f"Celery {celery.__version__} has no {module}.{name}, which this needs."
         ) from exc
 

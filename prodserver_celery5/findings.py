@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -107,7 +106,18 @@ def look(entry: Entry, keys: Sequence[str], rules: Sequence[Rule]) -> Iterator[F
     wrong = [*app(entry), *arguments(entry)]
     yield from wrong
     for rule in (workdir, *rules) if not wrong else ():
+        yield from _kept(rule, entry)
+
+
+def _kept(rule: Rule, entry: Entry) -> Iterator[Finding]:
+    """Apply a rule; W012: it needs what this Celery does not have."""
+    from .command import PrivateNameError
+
+    try:
         yield from rule(entry)
+    except PrivateNameError as exc:
+        message = f"a check is left out: {exc}"
+        yield Finding("W012", entry.names, message, severity=Severity.DOUBT, cause=exc)
 
 
 # An entry that has no backend yet
@@ -162,6 +172,8 @@ def backend(name: str, path: str, error: Exception) -> Finding:
 
 def app(entry: Entry) -> Iterator[Finding]:
     """E003: no APP. E004: it cannot be imported. E005: it is something else."""
+    from .command import PrivateNameError
+
     name = entry.config.get("APP")
     takes = 'It takes what `celery -A` takes, such as "proj" or "proj.celery:app".'
     if not name:
@@ -175,7 +187,9 @@ def app(entry: Entry) -> Iterator[Finding]:
     except Exception as exc:
         cause: BaseException = exc
         # find_app() tries an attribute first and then a module of that name.
-        while isinstance(cause.__context__, AttributeError):
+        while not isinstance(exc, PrivateNameError) and isinstance(
+            cause.__context__, AttributeError
+        ):
             cause = cause.__context__
         message = f"APP = {str(name)!r} cannot be imported: {_reason(cause)}"
         yield Finding("E004", entry.names, message, cause=exc)
@@ -278,9 +292,9 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
 
     params = entry.context.params
     name = path = params.get("scheduler") or entry.app.conf.beat_scheduler
+    extensions = private("celery.utils.imports", "load_extension_class_names")
     try:
         # Celery 5.0 and 5.1 need setuptools below 81 for this, and so for beat.
-        extensions = private("celery.utils.imports", "load_extension_class_names")
         path = dict(extensions("celery.beat_schedulers")).get(name, name)
         found = symbol_by_name(path)
     except Exception as exc:
@@ -328,19 +342,11 @@ def pool(entry: Entry) -> Iterator[Finding]:
 
 def user(entry: Entry) -> Iterator[Finding]:
     """W002: the user or group is unknown."""
-    from .command import private
-
-    for key, module, name in (
-        ("uid", "pwd", "getpwuid"),
-        ("gid", "grp", "getgrgid"),
-    ):
+    for key, find in (("uid", _find_user), ("gid", _find_group)):
         value = entry.context.params.get(key)
-        if not value:
-            continue
-        parse = private("celery.platforms", f"parse_{key}")
         try:
-            # Only POSIX has the module.
-            getattr(import_module(module), name)(parse(value))
+            if value:
+                find(value)
         except (ImportError, KeyError) as exc:
             yield Finding(
                 "W002",
@@ -421,6 +427,21 @@ def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]
 def _missing(entry: Entry, folder: str) -> Finding:
     message = f"{folder} does not exist here."
     return Finding("W003", entry.names, message, severity=Severity.MACHINE)
+
+
+def _find_user(value: str) -> None:
+    import pwd  # which only POSIX has
+
+    from .command import private
+
+    pwd.getpwuid(private("celery.platforms", "parse_uid")(value))
+
+
+def _find_group(value: str) -> None:
+    from .command import private
+
+    # A number may be that of a group without a name.
+    private("celery.platforms", "parse_gid")(value)
 
 
 def _is_importable(module: str) -> bool:

@@ -258,7 +258,10 @@ def test_no_color(deployment: Deployment, by: str) -> None:
     [
         ({"APP": None}, "worker: the key APP is missing."),
         ({"APP": "nowhere"}, "worker: APP = 'nowhere' cannot be imported:"),
-        ({"APP": "prayer_room_api.urls:router"}, "is of type SimpleRouter, not a Celery app"),
+        (
+            {"APP": "prayer_room_api.urls:router"},
+            "is of type SimpleRouter, not a Celery app",
+        ),
         ({"ARGS": {"concurency": 2}}, "Did you mean 'concurrency'?"),
         ({"ARGS": {"time-limit": "long"}}, "is not a valid float"),
     ],

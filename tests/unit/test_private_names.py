@@ -1,0 +1,112 @@
+"""What becomes of an entry when a private name of Celery's is gone."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from django.core.management import CommandError
+
+from prodserver_celery5 import command
+from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+
+from .test_rooms import PACKAGE
+
+# Each name, an entry that does without it, and one whose start or check says that it
+# is missing. Without the last two nothing can be read at all.
+NAMES: dict[str, tuple[Any, Any]] = {
+    "celery.app.defaults._TO_OLD_KEY": ({"concurrency": 2}, {"broker": "memory://"}),
+    "celery.bin.base.LogLevel": ({"loglevel": "INFO"}, {"loglevel": 20}),
+    "celery.bin.base.CommaSeparatedList": ({"queues": "a,b"}, {"queues": ["a"]}),
+    "celery.bin.worker.Autoscale": ({"queues": ["a"]}, {"autoscale": (3, 10)}),
+    "celery.concurrency.ALIASES": ({"concurrency": 2}, {"pool": "solo"}),
+    "celery.platforms.parse_gid": ({"uid": 0}, {"gid": 0}),
+    "celery.platforms.parse_uid": ({"gid": 0}, {"uid": 0}),
+    "celery.utils.imports.load_extension_class_names": ({}, {"beat": True}),
+    "celery.utils.nodenames.node_format": ({"concurrency": 2}, {"pidfile": "%n.pid"}),
+    "celery.app.utils.find_app": (None, {}),
+    "celery.bin.base.CLIContext": (None, {}),
+}
+
+
+def test_each_private_name_has_its_row() -> None:
+    """And nothing else of Celery's is imported but what it documents."""
+    asked, imported = set(), set()
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "private":
+                asked.add(".".join(map(ast.literal_eval, node.args)))
+            if isinstance(node, ast.ImportFrom) and re.match(
+                "celery|kombu", node.module or ""
+            ):
+                imported |= {f"{node.module}.{name.name}" for name in node.names}
+    assert asked == NAMES.keys()
+    assert imported == {
+        "celery.Celery", "celery.maybe_patch_concurrency", "celery.signals",
+        "celery.beat.PersistentScheduler", "celery.utils.imports.symbol_by_name",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide a name from the package; Celery keeps it."""
+    gone, _, name = request.param.rpartition(".")
+
+    def without(module: str) -> ModuleType | SimpleNamespace:
+        real = import_module(module)
+        if module != gone:
+            return real
+        rest = {key: value for key, value in vars(real).items() if key != name}
+        return SimpleNamespace(**rest)
+
+    monkeypatch.setattr(command, "import_module", without)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "args"),
+    [(name, args) for name, (args, _) in NAMES.items() if args is not None],
+    indirect=["hidden"],
+)
+@pytest.mark.usefixtures("hidden")
+def test_a_right_entry_still_starts(args: Any) -> None:
+    CeleryWorker(APP="prayer_room_api", ARGS=args).prep_server_args()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "name", "args"),
+    [(name, name, args) for name, (_, args) in NAMES.items()],
+    indirect=["hidden"],
+)
+@pytest.mark.usefixtures("hidden")
+def test_what_needs_the_name_says_so(
+    name: str, args: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("shop")
+    # Without a namespace, its settings have Celery's old names.
+    module.app = Celery("shop", set_as_current=False)
+    monkeypatch.setitem(sys.modules, "shop", module)
+    backend = CeleryWorker(APP="shop", ARGS=args)
+    found = [str(finding) for finding in backend.findings()]
+    assert any(f" has no {name}, which this needs." in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "hidden", ["celery.utils.imports.load_extension_class_names"], indirect=True
+)
+@pytest.mark.usefixtures("hidden")
+def test_beat_starts_without_what_a_check_needs() -> None:
+    assert CeleryBeat(APP="prayer_room_api").prep_server_args() == []
+
+
+@pytest.mark.parametrize("hidden", ["celery.bin.base.CLIContext"], indirect=True)
+@pytest.mark.usefixtures("hidden")
+def test_a_start_that_cannot_be_is_one_line() -> None:
+    with pytest.raises(CommandError) as stopped:
+        CeleryWorker(APP="prayer_room_api").prep_server_args()
+    assert "\n" not in str(stopped.value)
