@@ -135,25 +135,6 @@ def manage(session: nox.Session) -> None:
     session.run("python", "manage.py", *session.posargs, env={"DEBUG": "on"})
 
 
-@nox.session
-def tests(session: nox.Session) -> None:
-    """Run the tests; words after `--` are pytest's."""
-    install(session, "behaviour")
-    env = {"PRODSERVER_VERSIONS": str(unpack_prodservers(session))}
-    if session.posargs:
-        session.run("python", "-m", "pytest", *session.posargs, env=env)
-        return
-    if "CI" in os.environ:
-        session.run(
-            "python", "-m", "pytest", "tests/unit/test_hypothesis.py",
-            env={"HYPOTHESIS_EXAMPLES": "10000"},
-        )  # fmt: skip
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", env=env)
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report")
-
-
 def install_wheel(
     session: nox.Session, group: str, *requirements: str, lowest: bool = False
 ) -> Path:
@@ -176,11 +157,31 @@ def install_wheel(
     away = folder / "project"
     shutil.rmtree(away, ignore_errors=True)
     away.mkdir()
-    for name in ("Procfile", "manage.py", "pyproject.toml"):
+    for name in ("Procfile", "manage.py", "pyproject.toml", "UPSTREAM.md"):
         shutil.copy(name, away)
-    for name in ("dev", "prayer_room_api", "tests"):
+    for name in ("dev", "docs", "prayer_room_api", "tests", "upstream"):
         shutil.copytree(name, away / name)
     return away
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the built package; words after `--` are pytest's."""
+    away = install_wheel(session, "behaviour")
+    env = {"PRODSERVER_VERSIONS": str(unpack_prodservers(session))}
+    with session.chdir(away):
+        if session.posargs:
+            session.run("python", "-m", "pytest", *session.posargs, env=env)
+            return
+        if "CI" in os.environ:
+            session.run(
+                "python", "-m", "pytest", "tests/unit/test_hypothesis.py",
+                env={"HYPOTHESIS_EXAMPLES": "10000"},
+            )  # fmt: skip
+        session.run("coverage", "erase")
+        session.run("coverage", "run", "-m", "pytest", env=env)
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
 
 
 def smoke(session: nox.Session) -> None:

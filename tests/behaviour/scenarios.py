@@ -329,6 +329,7 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
         # A child that takes the place of a dead one may run the third, or may not.
         outcome.pop("ran")
     return outcome | {
+        "status": status,
         "seconds": time.monotonic() - began,
         "killed after 30 s": status is None,
     }

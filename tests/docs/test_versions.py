@@ -72,7 +72,11 @@ def test_the_classifiers_have_them() -> None:
 def test_the_changelog_has_this_version() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     heading = "Unreleased" if "dev" in __version__ else __version__
-    assert re.search(rf"^## \[?{re.escape(heading)}\b", text, re.MULTILINE)
+    _, found, rest = text.partition(f"\n## {heading}")
+    assert found
+    section = rest.partition("\n## ")[0]
+    # As each change has its line there, a section without one has lost them.
+    assert re.search(r"^- \w", section, re.MULTILINE)
 
 
 def test_the_figures_are_those_of_the_benchmarks() -> None:

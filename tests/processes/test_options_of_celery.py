@@ -182,6 +182,22 @@ def test_workdir(deployment: Deployment, program: str) -> None:
     assert process.stop() == 0
 
 
+def test_the_celery_command_is_never_imported(deployment: Deployment) -> None:
+    worker = deployment.start("worker")
+    deployment.shell("from tests.processes.tasks import modules; modules.delay()")
+    worker.wait_for("succeeded")
+    loaded = deployment.notes()[0].split()
+    assert "celery.bin.worker" in loaded
+    assert "celery.bin.celery" not in loaded
+
+
+def test_the_equivalent_command_is_shown(deployment: Deployment) -> None:
+    worker = deployment.start("worker")
+    worker.wait_for(READY["worker"])
+    line = "celery --app=prayer_room_api worker --loglevel=INFO --concurrency=1\n"
+    assert worker.output.count(line) == 1
+
+
 def test_a_program_run_as_a_module_starts_again(deployment: Deployment) -> None:
     command = [sys.executable, "-m", "django", "prodserver", "worker"]
     worker = deployment.start("worker", command=command)

@@ -74,22 +74,6 @@ def test_idle_processes_end_with_0(deployment: Deployment) -> None:
     assert [process.stop() for process in processes.values()] == [0, 0, 0]
 
 
-def test_the_celery_command_is_never_imported(deployment: Deployment) -> None:
-    worker = deployment.start("worker")
-    deployment.shell("from tests.processes.tasks import modules; modules.delay()")
-    worker.wait_for("succeeded")
-    loaded = deployment.notes()[0].split()
-    assert "celery.bin.worker" in loaded
-    assert "celery.bin.celery" not in loaded
-
-
-def test_the_equivalent_command_is_shown(deployment: Deployment) -> None:
-    worker = deployment.start("worker")
-    worker.wait_for(READY["worker"])
-    line = "celery --app=prayer_room_api worker --loglevel=INFO --concurrency=1\n"
-    assert worker.output.count(line) == 1
-
-
 SCHEDULE = """
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
