@@ -250,6 +250,13 @@ def docker(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """Use the example project in Chromium; `-- --pictures`: renew those in docs."""
+    install(session, "browser")
+    session.run("python", "-m", "pytest", "tests/browser", *session.posargs)
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation, and run its commands and settings."""
     install(session, "docs")

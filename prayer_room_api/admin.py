@@ -1,7 +1,22 @@
+"""The admin, where the team works: what waits for it comes first, with its text."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.core.exceptions import PermissionDenied
+from django.db.models import Case, QuerySet, When
+from django.db.models.expressions import OrderBy
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.defaultfilters import pluralize
+from django.template.loader import render_to_string
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from django.views.decorators.http import require_POST
 
 from .models import (
     DigestSubscription,
@@ -13,16 +28,70 @@ from .models import (
 
 admin.site.site_header = admin.site.site_title = "Prayer room"
 
+Status = PrayerRequest.Status
+
+
+class WaitingFilter(admin.SimpleListFilter):
+    """What waits for the team, unless something else is asked for."""
+
+    title = "where it is"
+    parameter_name = "show"
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        params: dict[str, Any],
+        model: type[PrayerRequest],
+        model_admin: admin.ModelAdmin,
+    ) -> None:
+        super().__init__(request, params, model, model_admin)
+        # Who searches without a choice looks for a request wherever it is.
+        self.default = "all" if request.GET.get("q") else "waiting"
+
+    def lookups(
+        self, request: HttpRequest, model_admin: admin.ModelAdmin
+    ) -> list[tuple[str, str]]:
+        number = PrayerRequest.objects.waiting().count()
+        return [
+            ("waiting", f"Waits for us ({number})"),
+            (Status.APPROVED.value, "On the public list"),
+            (Status.ARCHIVED.value, "Archived"),
+            ("all", "All"),
+        ]
+
+    def value(self) -> str:
+        asked = super().value()
+        return asked if asked in dict(self.lookup_choices) else self.default
+
+    def choices(self, changelist: Any) -> Iterator[dict[str, object]]:
+        for value, title in self.lookup_choices:
+            yield {
+                "selected": value == self.value(),
+                "query_string": changelist.get_query_string({"show": value}),
+                "display": title,
+            }
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[PrayerRequest]
+    ) -> QuerySet[PrayerRequest]:
+        shown = self.value()
+        if shown == "waiting":
+            return queryset.waiting()
+        return queryset if shown == "all" else queryset.filter(status=shown)
+
 
 @admin.register(PrayerRequest)
 class PrayerRequestAdmin(admin.ModelAdmin):
-    list_display = ["__str__", "kind", "name", "status", "flag_count", "created_at"]
-    list_filter = ["status", "kind", "created_at"]
+    list_display_links = None
+    list_filter = [WaitingFilter, "kind", "created_at"]
+    list_per_page = 25
+    list_select_related = ["author", "responded_by"]
     search_fields = ["name", "text", "response"]
-    date_hierarchy = "created_at"
+    search_help_text = "In names, texts and responses"
     autocomplete_fields = ["author"]
-    # The status changes by the actions, which know what may follow what.
+    # The status changes by decisions, which know what may follow what.
     readonly_fields = [
+        "reader",
         "status",
         "status_changed_at",
         "flag_count",
@@ -33,33 +102,180 @@ class PrayerRequestAdmin(admin.ModelAdmin):
     ]
     actions = ["approve", "archive"]
 
+    class Media:
+        css = {"all": ["prayer_room_api/moderation.css"]}
+
+    # --- The list -------------------------------------------------------------------
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        title = {"title": "Prayer requests"}
+        return super().changelist_view(request, {**title, **(extra_context or {})})
+
+    def get_list_display(
+        self, request: HttpRequest
+    ) -> list[Callable[[PrayerRequest], SafeString]]:
+        @admin.display(description="Request")
+        def card(prayer_request: PrayerRequest) -> SafeString:
+            return render_to_string(
+                "admin/prayer_room_api/prayerrequest/card.html",
+                {
+                    "each": prayer_request,
+                    "decisions": self._decisions(request, prayer_request),
+                    "filters": request.GET.urlencode(),
+                },
+            )
+
+        return [card]
+
+    def get_ordering(self, request: HttpRequest) -> list[str | OrderBy]:
+        # As `PrayerRequest.waiting_since` has it; who has waited longest comes first.
+        waiting_since = Case(
+            When(status__in=PrayerRequest.UNDECIDED, then="status_changed_at"),
+            default="flagged_again_at",
+        )
+        return [waiting_since.asc(nulls_last=True), "-created_at", "-pk"]
+
     @admin.action(description="Approve the selected requests", permissions=["change"])
     def approve(self, request: HttpRequest, queryset: QuerySet[PrayerRequest]) -> None:
-        self._move_to(request, queryset, PrayerRequest.Status.APPROVED)
+        self._decide_all(request, queryset, Status.APPROVED)
 
     @admin.action(description="Archive the selected requests", permissions=["change"])
     def archive(self, request: HttpRequest, queryset: QuerySet[PrayerRequest]) -> None:
-        self._move_to(request, queryset, PrayerRequest.Status.ARCHIVED)
+        self._decide_all(request, queryset, Status.ARCHIVED)
 
-    def _move_to(
+    def _decide_all(
+        self, request: HttpRequest, queryset: QuerySet[PrayerRequest], status: str
+    ) -> None:
+        if made := sum(self._decide(request, each, status) for each in queryset):
+            text = f"{made} request{pluralize(made)} {status}."
+            self.message_user(request, text, messages.SUCCESS)
+
+    # --- Decisions ------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        decide = self.admin_site.admin_view(require_POST(self.decide))
+        name = "prayer_room_api_prayerrequest_decide"
+        ours = path("<int:pk>/make/<str:status>/", decide, name=name)
+        return [ours, *super().get_urls()]
+
+    def decide(self, request: HttpRequest, pk: int, status: str) -> HttpResponse:
+        """Approve or archive a request by its button in the list."""
+        prayer_request = get_object_or_404(PrayerRequest, pk=pk)
+        if not self.has_change_permission(request, prayer_request):
+            raise PermissionDenied
+        filters = request.GET.urlencode()
+        return self._decide_one(request, prayer_request, status, filters)
+
+    def response_change(self, request: HttpRequest, obj: PrayerRequest) -> HttpResponse:
+        """Approve or archive a request by its button beside the text."""
+        if (status := request.POST.get("_decide")) is None:
+            return super().response_change(request, obj)
+        filters = request.GET.get("_changelist_filters", "")
+        return self._decide_one(request, obj, status, filters)
+
+    def _decisions(
+        self, request: HttpRequest, prayer_request: PrayerRequest
+    ) -> list[tuple[str, str]]:
+        """Return the statuses that it can be given, each with what its button says."""
+        if not self.has_change_permission(request, prayer_request):
+            return []
+        approve = "Approve"
+        if prayer_request.flagged_again_at:
+            approve = "Keep on the list"
+        elif prayer_request.status == Status.FLAGGED:
+            approve = "Put back on the list"
+        return [
+            (status.value, label)
+            for status, label in (
+                (Status.APPROVED, approve),
+                (Status.ARCHIVED, "Archive"),
+            )
+            if prayer_request.can_become(status)
+        ]
+
+    def _decide(
+        self, request: HttpRequest, prayer_request: PrayerRequest, status: str
+    ) -> bool:
+        try:
+            prayer_request.move_to(status)
+        except TransitionRefusedError as error:
+            self.message_user(request, f"{prayer_request}: {error}", messages.WARNING)
+            return False
+        self.log_change(request, prayer_request, f"Made {status}.")
+        return True
+
+    def _decide_one(
         self,
         request: HttpRequest,
-        queryset: QuerySet[PrayerRequest],
-        status: PrayerRequest.Status,
-    ) -> None:
-        moved = 0
-        for prayer_request in queryset:
-            try:
-                prayer_request.move_to(status)
-            except TransitionRefusedError as error:
-                self.message_user(
-                    request, f"{prayer_request}: {error}", messages.WARNING
-                )
-            else:
-                self.log_change(request, prayer_request, f"Made {status}.")
-                moved += 1
-        if moved:
-            self.message_user(request, f"{moved} made {status}.", messages.SUCCESS)
+        prayer_request: PrayerRequest,
+        status: str,
+        filters: str,
+    ) -> HttpResponseRedirect:
+        """Decide, say so, and go back to the list as it was."""
+        lists = reverse("admin:prayer_room_api_prayerrequest_changelist")
+        if self._decide(request, prayer_request, status):
+            text = format_html(
+                '\N{LEFT DOUBLE QUOTATION MARK}<a href="{}">{}</a>'
+                "\N{RIGHT DOUBLE QUOTATION MARK} is {}.",
+                f"{lists}{prayer_request.pk}/change/",
+                Truncator(prayer_request.text).chars(50),
+                {
+                    Status.APPROVED: "on the public list now",
+                    Status.ARCHIVED: "archived, and on no list",
+                }[status],
+            )
+            self.message_user(request, text, messages.SUCCESS)
+        return HttpResponseRedirect(f"{lists}?{filters}" if filters else lists)
+
+    # --- One request ----------------------------------------------------------------
+
+    def get_fieldsets(
+        self, request: HttpRequest, obj: PrayerRequest | None = None
+    ) -> list[tuple[str | None, dict[str, Any]]]:
+        itself = ["kind", "name", "text", "author"]
+        if obj is None:
+            return [(None, {"fields": itself})]
+        return [
+            ("Respond", {"fields": ["reader", "response"]}),
+            ("Correct the request", {"fields": itself, "classes": ["collapse"]}),
+            (
+                "What happened",
+                {
+                    "fields": [
+                        *("status", "status_changed_at", "flag_count"),
+                        *("responded_by", "responded_at", "created_at", "updated_at"),
+                    ],
+                    "classes": ["collapse"],
+                },
+            ),
+        ]
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        *args: Any,
+        obj: PrayerRequest | None = None,
+        **kwargs: Any,
+    ) -> HttpResponse:
+        context["decisions"] = self._decisions(request, obj) if obj else []
+        context["show_save_and_add_another"] = False
+        context["show_save_and_continue"] = False
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    @admin.display(description="Who receives it")
+    def reader(self, prayer_request: PrayerRequest) -> str:
+        author = prayer_request.author
+        if author and (digests := prayer_request.digests_of_the_author()):
+            return f"{author}, in the {' and the '.join(digests)} digest."
+        return format_html(
+            '<strong class="nobody">Nobody</strong> {}',
+            f"{author} receives no digest of responses."
+            if author
+            else "The request was posted without logging in.",
+        )
 
     def save_model(
         self, request: HttpRequest, obj: PrayerRequest, form: ModelForm, change: bool
@@ -69,7 +285,12 @@ class PrayerRequestAdmin(admin.ModelAdmin):
                 obj.respond(obj.response, request.user)
             else:
                 obj.responded_at = obj.responded_by = None
-        super().save_model(request, obj, form, change)
+        if change:
+            # Not the status, which somebody may be changing at this moment.
+            answered = ["responded_at", "responded_by"]
+            obj.save(update_fields=[*form.changed_data, *answered, "updated_at"])
+        else:
+            obj.save()
 
 
 @admin.register(DigestSubscription)
@@ -89,10 +310,17 @@ class EmailTemplateAdmin(admin.ModelAdmin):
 class EmailLogAdmin(admin.ModelAdmin):
     """What happened, to be read and not to be changed."""
 
-    list_display = ["recipient", "digest", "period", "status", "attempts", "claimed_at"]
+    list_display = [
+        *("recipient", "digest", "covers_until", "status", "attempts", "claimed_at"),
+    ]
     list_filter = ["status", "digest", "claimed_at"]
     search_fields = ["recipient", "error", "task_id"]
     date_hierarchy = "created_at"
+    # Not the period: it is a key, which of a moderator digest has microseconds.
+    fields = [
+        *("recipient", "digest", "covers_until", "status", "error", "attempts"),
+        *("claimed_at", "created_at", "updated_at", "task_id"),
+    ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

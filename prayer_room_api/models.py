@@ -106,6 +106,20 @@ class PrayerRequest(models.Model):
             return self.status_changed_at
         return self.flagged_again_at
 
+    def digests_of_the_author(self) -> list[str]:
+        """Return the digests in which the author would receive a response."""
+        return list(
+            DigestSubscription.objects.reachable()
+            .filter(user=self.author_id, digest__in=[Digest.DAILY, Digest.WEEKLY])
+            .values_list("digest", flat=True)
+        )
+
+    def can_become(self, status: str) -> bool:
+        """Whether the team can give the request that status."""
+        return self.status in self.SOURCES.get(status, ()) or (
+            status == self.Status.APPROVED and self.flagged_again_at is not None
+        )
+
     def move_to(self, status: str) -> None:
         """Approve or archive the request, or raise `TransitionRefusedError`.
 
@@ -293,7 +307,7 @@ class EmailLog(models.Model):
         indexes = [models.Index(fields=["digest", "status"], name="email_by_status")]
 
     def __str__(self) -> str:
-        return f"{self.digest} {self.period} to {self.recipient}: {self.status}"
+        return f"{self.digest} digest to {self.recipient}: {self.status}"
 
 
 class WorkerHeartbeat(models.Model):

@@ -1,4 +1,10 @@
+import html
+import re
+from datetime import datetime, timedelta
+from datetime import timezone as dt_timezone
+
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -72,14 +78,243 @@ def test_actions(admin_client, action, result):
         for status in ("pending", "flagged", result[0])
     ]
     page = admin_client.post(
-        f"{OURS}prayerrequest/",
+        f"{OURS}prayerrequest/?show=all",
         {"action": action, "_selected_action": [each.pk for each in requests]},
         follow=True,
     )
     found = PrayerRequest.objects.order_by("pk").values_list("status", flat=True)
     assert list(found) == result
-    assert "2 made" in page.content.decode()
+    assert f"2 requests {result[0]}." in page.content.decode()
     assert "cannot become" in page.content.decode()
+
+
+# --- Moderation -----------------------------------------------------------------
+
+LIST = f"{OURS}prayerrequest/"
+
+
+def read(answer) -> str:
+    """What a reader reads, on one line."""
+    assert answer.status_code == 200
+    text = re.sub(r"<[^>]*>", " ", answer.content.decode())
+    return " ".join(html.unescape(text).split())
+
+
+@pytest.fixture
+def one_of_each() -> dict[str, PrayerRequest]:
+    at = timezone.now()
+    return {
+        name: PrayerRequest.objects.create(
+            text=f"It is {name}.", status_changed_at=at - timedelta(hours=age), **fields
+        )
+        for name, age, fields in (
+            ("new", 1, {}),
+            ("oldest", 9, {"name": "Ruth"}),
+            ("flagged", 5, {"status": "flagged", "flag_count": 1}),
+            ("approved", 7, {"status": "approved"}),
+            (
+                "flagged again",
+                8,
+                {
+                    "status": "approved",
+                    "flag_count": 2,
+                    "flagged_again_at": at - timedelta(hours=3),
+                },
+            ),
+            ("archived", 6, {"status": "archived"}),
+        )
+    }
+
+
+def listed(answer) -> list[str]:
+    return re.findall(r"It is ([a-z ]+)\.", read(answer))
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        # Who has waited longest comes first.
+        ({}, ["oldest", "flagged", "flagged again", "new"]),
+        ({"show": "nonsense"}, ["oldest", "flagged", "flagged again", "new"]),
+        ({"show": "archived"}, ["archived"]),
+        ({"show": "approved"}, ["flagged again", "approved"]),
+        (
+            {"show": "all"},
+            [
+                *("oldest", "flagged", "flagged again", "new"),
+                *("archived", "approved"),
+            ],
+        ),
+        # Who looks for something looks for it everywhere.
+        ({"q": "archived"}, ["archived"]),
+        ({"q": "archived", "show": "waiting"}, []),
+    ],
+)
+def test_what_waits_comes_first_with_its_text(admin_client, one_of_each, query, found):
+    for pk, each in enumerate(one_of_each.values()):
+        PrayerRequest.objects.filter(pk=each.pk).update(
+            created_at=timezone.now() + timedelta(minutes=pk)
+        )
+    page = admin_client.get(LIST, query)
+    assert listed(page) == found
+    filters = read(page)
+    assert filters.index("Waits for us (4)") < filters.index("By kind")
+
+
+@pytest.mark.parametrize(
+    ("name", "buttons"),
+    [
+        ("new", ["approved Approve", "archived Archive"]),
+        ("flagged", ["approved Put back on the list", "archived Archive"]),
+        ("flagged again", ["approved Keep on the list", "archived Archive"]),
+        ("approved", ["archived Archive"]),
+        ("archived", ["approved Approve"]),
+    ],
+)
+def test_the_buttons_are_where_one_reads(admin_client, one_of_each, name, buttons):
+    for page in (
+        admin_client.get(LIST, {"show": "all", "q": f"It is {name}."}),
+        admin_client.get(f"{LIST}{one_of_each[name].pk}/change/"),
+    ):
+        assert f"It is {name}." in read(page)
+        found = re.findall(
+            r'<button type="submit" class="decide (\w+)"[^>]*>([^<]*)',
+            page.content.decode(),
+        )
+        assert [" ".join(each) for each in found] == buttons
+
+
+@pytest.mark.parametrize("status", ["approved", "archived"])
+def test_a_button_in_the_list(admin_client, one_of_each, status):
+    new = one_of_each["new"]
+    page = admin_client.get(LIST, {"kind__exact": "prayer"}).content.decode()
+    (url,) = re.findall(rf'formaction="([^"]*/{new.pk}/make/{status}/[^"]*)"', page)
+    assert admin_client.get(url).status_code == 405
+    answer = admin_client.post(html.unescape(url))
+    # Back to what was being looked at.
+    assert answer["Location"] == f"{LIST}?kind__exact=prayer"
+    new.refresh_from_db()
+    assert new.status == status
+    assert "It is new." in read(admin_client.get(LIST, {"show": "archived"}))
+    history = read(admin_client.get(f"{LIST}{new.pk}/history/"))
+    assert f"Made {status}." in history
+    again = admin_client.post(url, follow=True)
+    assert f"A request that is {status} cannot become {status}." in read(again)
+
+
+def test_a_button_beside_the_text_keeps_what_was_written(
+    admin_client, admin_user, one_of_each
+):
+    flagged = one_of_each["flagged"]
+    answer = admin_client.post(
+        f"{LIST}{flagged.pk}/change/?_changelist_filters=show%3Dall",
+        {
+            "kind": "prayer",
+            "text": "It is well.",
+            "response": "Amen",
+            "_decide": "approved",
+        },
+    )
+    assert answer["Location"] == f"{LIST}?show=all"
+    flagged.refresh_from_db()
+    assert (flagged.status, flagged.text) == ("approved", "It is well.")
+    assert (flagged.response, flagged.responded_by) == ("Amen", admin_user)
+
+
+def test_what_is_corrected_decides_nothing(admin_client, monkeypatch):
+    request = PrayerRequest.objects.create(text="Peace", status="approved")
+    clean = PrayerRequest.clean
+
+    def flagged_meanwhile(self):
+        PrayerRequest.objects.get(pk=self.pk).flag()
+        clean(self)
+
+    monkeypatch.setattr(PrayerRequest, "clean", flagged_meanwhile)
+    admin_client.post(
+        f"{LIST}{request.pk}/change/", {"kind": "praise", "text": "Peace"}
+    )
+    request.refresh_from_db()
+    assert (request.kind, request.status, request.flag_count) == (
+        "praise",
+        "flagged",
+        1,
+    )
+
+
+def test_who_may_only_look_has_no_buttons(client, staff, one_of_each):
+    client.force_login(staff)
+    assert client.get(LIST).status_code == 403
+    assert "wait for us" not in read(client.get("/admin/"))
+    view = Permission.objects.get(codename="view_prayerrequest")
+    staff.user_permissions.add(view)
+    new = one_of_each["new"]
+    assert client.post(f"{LIST}{new.pk}/make/approved/").status_code == 403
+    for page in (client.get(LIST), client.get(f"{LIST}{new.pk}/change/")):
+        assert "It is new." in read(page)
+        assert 'class="decide approved"' not in page.content.decode()
+    new.refresh_from_db()
+    assert new.status == "pending"
+
+
+def test_what_people_write_is_no_markup(admin_client):
+    request = PrayerRequest.objects.create(text="<b>x</b>", name="<i>y</i>")
+    url = f"{LIST}{request.pk}"
+    for page in (
+        admin_client.get(LIST),
+        admin_client.get(f"{url}/change/"),
+        admin_client.post(f"{url}/make/approved/", follow=True),
+    ):
+        body = page.content.decode()
+        assert "&lt;b&gt;x" in body
+        assert "<b>x" not in body
+        assert "<i>y" not in body
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "No request waits for us"),
+        (1, "1 request waits for us"),
+        (2, "2 requests wait for us"),
+    ],
+)
+def test_the_front_says_how_many_wait(admin_client, number, text):
+    for _ in range(number):
+        PrayerRequest.objects.create(text="Peace")
+    PrayerRequest.objects.create(text="Peace", status="approved")
+    page = admin_client.get("/admin/")
+    assert text in read(page)
+    assert f'href="{LIST}"' in page.content.decode()
+
+
+def test_who_will_read_a_response_is_said_beforehand(admin_client, person, subscribe):
+    def reader(author) -> str:
+        request = PrayerRequest.objects.create(text="Peace", author=author)
+        page = read(admin_client.get(f"{LIST}{request.pk}/change/"))
+        (found,) = re.findall(r"Who receives it: (.*) Response:", page)
+        return found
+
+    assert reader(None) == "Nobody The request was posted without logging in."
+    assert reader(person) == "Nobody ann receives no digest of responses."
+    subscribe("daily", person)
+    assert reader(person) == "ann, in the daily digest."
+    subscribe("weekly", person)
+    assert reader(person) == "ann, in the daily and the weekly digest."
+    type(person).objects.filter(pk=person.pk).update(email="")
+    assert reader(person) == "Nobody ann receives no digest of responses."
+
+
+def test_the_time_that_an_email_covers_is_read_at_a_glance(admin_client, log):
+    log.covers_until = datetime(2026, 11, 22, 8, 0, 0, 123456, tzinfo=dt_timezone.utc)
+    log.period = log.covers_until.isoformat()
+    log.save()
+    for page in (
+        admin_client.get(f"{OURS}emaillog/"),
+        admin_client.get(f"{OURS}emaillog/{log.pk}/change/"),
+    ):
+        assert "Covers until" in read(page)
+        assert "22 Nov 2026, 8 a.m." in read(page)
+        assert "123456" not in read(page)
 
 
 def test_a_response_knows_who_and_when(admin_client, admin_user):
