@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.conf import settings
 from django.core.management import CommandError
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseServerBackend
@@ -51,6 +52,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
     def __init__(self, **server_config: Any) -> None:
         super().__init__()
         self.entry = Entry(self.program, server_config)
+        self._doubts: list[Finding] = []
 
     def findings(self) -> Iterator[Finding]:
         """Find what is wrong with the entry."""
@@ -73,6 +75,11 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         for finding in self.findings():
             if finding.severity is not Severity.DOUBT:
                 raise CommandError(str(finding)) from finding
+            if (
+                f"prodserver_celery5.{finding.id}"
+                not in settings.SILENCED_SYSTEM_CHECKS
+            ):
+                self._doubts.append(finding)
         return self.entry.words
 
     def start_server(self, *args: str) -> None:
@@ -97,6 +104,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             names = ", ".join(self.entry.names)
             message = f"{names}: {exc.where}: {exc} {exc.hint}".rstrip()
             raise CommandError(message) from exc
+        for doubt in self._doubts:
+            print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
             # Flushed, or each forked child would print it once more.
             print(redaction.line(words), flush=True)

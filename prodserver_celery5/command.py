@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import celery
 import click
+from click.core import ParameterSource
 
-from . import redaction
+from . import pasted, redaction
 
 __all__ = (
     "Command",
@@ -132,6 +136,10 @@ _GLOBAL: Final = click.Command(
     ],
 )
 
+# Their short names. The command above ignores what it does not know, and would take
+# the letters of `-Qbeat` for options if it knew these.
+_SHORT: Final = {"-A": "--app", "-b": "--broker", "-C": "--no-color", "-q": "--quiet"}
+
 
 class Command:
     """A subcommand of ``celery``, with the options that an app adds to it.
@@ -163,6 +171,9 @@ class Command:
         self._above.params = [
             param for param in self._above.params if taken.isdisjoint(param.opts)
         ]
+        self._short = {
+            short: long for short, long in _SHORT.items() if not taken & {short, long}
+        }
 
     @cached_property
     def keys(self) -> dict[str, tuple[click.Option, str]]:
@@ -175,7 +186,7 @@ class Command:
                 keys.update({normal(name[2:]): (param, name) for name in long})
                 if not long and param.name:
                     keys[normal(param.name)] = param, spellings[0]
-        return keys
+        return keys | {short[1:]: keys[long[2:]] for short, long in self._short.items()}
 
     def unknown(self, key: str, where: str) -> UnknownOptionError:
         """Make the error that names Celery's version and the nearest option.
@@ -210,7 +221,14 @@ class Command:
             UnknownOptionError: the installed Celery has no such option.
             OptionError: a value that Celery refuses.
         """
+        if hint := pasted.whole_line(words, self.name):
+            raise OptionError(
+                f"they take only what follows `celery {self.name}`.",
+                hint,
+                f"ARGS begin with {redaction.word(repr(words[0]))}",
+            )
         end = words.index("--") if "--" in words else len(words)
+        words = [*(self._short.get(word, word) for word in words[:end]), *words[end:]]
         make_obj = private("celery.bin.base", "CLIContext")
         try:
             outer = self._above.make_context("celery", [*words[:end]], obj=self.app)
@@ -226,12 +244,12 @@ class Command:
                 ),
                 auto_envvar_prefix=f"CELERY_{self.name}".upper(),
             )
-            # The body reads its extra words only when it runs.
-            self.app.loader.cmdline_config_parser(context.args)
         except OptionError:
             raise
         except click.NoSuchOption as exc:
             word = exc.option_name
+            if long := self._short.get(word):  # attached to its value: -Aproj
+                self.parse([re.sub(f"^{word}", f"{long}=", word_) for word_ in words])
             raise self.unknown(word, redaction.word(word)) from exc
         except click.ClickException as exc:
             param = getattr(exc, "param", None)
@@ -239,10 +257,48 @@ class Command:
             raise OptionError(exc.message or exc.format_message(), "", where) from exc
         except Exception as exc:
             raise OptionError(
-                f"Celery cannot read it: {type(exc).__name__}: {exc}"
+                f"Celery cannot read it ({type(exc).__name__}: {exc}).",
+                where=self._where_it_fails(rest),
             ) from exc
+        for word in context.args:
+            self._check_setting(rest, word)
         context.meta.update(celery=outer.params, words=rest)
         return context
+
+    def _where_it_fails(self, words: Sequence[str]) -> str:
+        """Name the option whose value Celery fails on, without saying which it was."""
+        with suppress(Exception):
+            context = self._command.make_context(
+                self.name, list(words), resilient_parsing=True
+            )
+            failed = [
+                param
+                for param in self._command.params
+                if context.get_parameter_source(str(param.name))
+                is ParameterSource.COMMANDLINE
+                and context.params.get(str(param.name)) is None
+            ]
+            for before, word in pairwise(["", *words]):
+                for param in failed:
+                    if before in param.opts:
+                        return f"ARGS {before} {redaction.word(word)}"
+                    if word.startswith(tuple(f"{opt}=" for opt in param.opts)):
+                        return f"ARGS {redaction.word(word)}"
+        return "ARGS"
+
+    def _check_setting(self, words: Sequence[str], word: str) -> None:
+        """Read a word that belongs to no option, as the body does when it runs."""
+        try:
+            self.app.loader.cmdline_config_parser([word])
+        except Exception as exc:
+            hint = pasted.stray_word(words, word)
+            raise OptionError(
+                "it is no setting such as worker.prefetch_multiplier=1."
+                if "=" in word and not hint
+                else "it belongs to no option.",
+                hint,
+                f"ARGS word {redaction.word(repr(word))}",
+            ) from exc
 
 
 def _without_import(pool: click.Parameter) -> click.Parameter:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from django.apps import apps
 from django.utils.functional import Promise
 
-from . import green, redaction
+from . import green, pasted, redaction
 from .entries import Entry
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ __all__ = (
     "scheduler",
     "second_beat",
     "shape",
+    "shell",
     "unused_options",
     "user",
     "workdir",
@@ -79,7 +80,11 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         )
         self.severity = severity
         self.__cause__ = cause
-        super().__init__(f"{', '.join(names)}: {self.message} {self.hint}".rstrip())
+        # What Celery and Python say does not always end as a sentence does.
+        stop = "." if hint and self.message[-1] not in ".?!" else ""
+        super().__init__(
+            f"{', '.join(names)}: {self.message}{stop} {self.hint}".rstrip()
+        )
 
 
 Rule = Callable[[Entry], Iterator[Finding]]
@@ -105,7 +110,7 @@ def look(entry: Entry, keys: Sequence[str], rules: Sequence[Rule]) -> Iterator[F
             )
     wrong = [*app(entry), *arguments(entry)]
     yield from wrong
-    for rule in (workdir, *rules) if not wrong else ():
+    for rule in (workdir, shell, *rules) if not wrong else ():
         yield from _kept(rule, entry)
 
 
@@ -213,11 +218,14 @@ def arguments(entry: Entry) -> Iterator[Finding]:
         entry.context  # noqa: B018 - made once, for whoever asks next
     except OptionError as whole:
         for error in mistakes(entry.command, entry.args, whole):
+            found = pasted.unexpanded(f"{error.where}: {error}")
             yield Finding(
                 "E006" if isinstance(error, UnknownOptionError) else "E007",
                 entry.names,
                 f"{error.where}: {error}",
-                error.hint,
+                f"ARGS are not read by a shell: write {found[1]} in the settings."
+                if found and not error.hint
+                else error.hint,
                 cause=error,
             )
 
@@ -278,6 +286,28 @@ def workdir(entry: Entry) -> Iterator[Finding]:
     folder = entry.context.obj.workdir
     if folder and not os.path.isdir(folder):
         yield _missing(entry, f"workdir = {str(folder)!r}: this folder")
+
+
+def shell(entry: Entry) -> Iterator[Finding]:
+    """W013: a shell would expand it. W014: another program reads %% as %."""
+    for where, text, setting in _texts(entry.args):
+        if found := pasted.unexpanded(text):
+            shown, expression = found
+            yield Finding(
+                "W013",
+                entry.names,
+                f"{where}: ARGS are not read by a shell, so {shown} stays as it is.",
+                f"Write {setting.format(expression)} in the settings.",
+                severity=Severity.DOUBT,
+            )
+        if escaped := pasted.literal_percent(text):
+            yield Finding(
+                "W014",
+                entry.names,
+                f"{where}: Celery reads {escaped} as the two characters {escaped[1:]}.",
+                f"Write {escaped[1:]}: systemd and supervisor need two, settings one.",
+                severity=Severity.DOUBT,
+            )
 
 
 # Programs that have an option in common
@@ -402,6 +432,22 @@ def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:
             )
 
 
+def _texts(args: object) -> Iterator[tuple[str, str, str]]:
+    """Each text in ARGS, where it is, and how its value is written in the settings."""
+    from .arguments import where_is
+
+    if isinstance(args, str):
+        yield f"ARGS = {redaction.word(repr(args))}", args, "an f-string with {}"
+    elif isinstance(args, Mapping):
+        for key, value in args.items():
+            for text in value if isinstance(value, (list, tuple, set)) else [value]:
+                if isinstance(text, str):
+                    yield where_is(key, value), text, f'"{key}": {{}}'
+    elif isinstance(args, (list, tuple)):
+        for word in map(str, args):
+            yield f"ARGS word {redaction.word(repr(word))}", word, "{}"
+
+
 def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]:
     base = entry.context.obj.workdir or ""
     if base and not os.path.isdir(base):
@@ -421,12 +467,13 @@ def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]
                 continue
         folder = os.path.dirname(os.path.join(base, path))
         if path and folder and not os.path.isdir(folder):
-            yield _missing(entry, f"{shown} the folder {folder!r}")
+            hint = "Nothing expands ~: write Path.home()." if path[0] == "~" else ""
+            yield _missing(entry, f"{shown} the folder {folder!r}", hint)
 
 
-def _missing(entry: Entry, folder: str) -> Finding:
+def _missing(entry: Entry, folder: str, hint: str = "") -> Finding:
     message = f"{folder} does not exist here."
-    return Finding("W003", entry.names, message, severity=Severity.MACHINE)
+    return Finding("W003", entry.names, message, hint, severity=Severity.MACHINE)
 
 
 def _find_user(value: str) -> None:

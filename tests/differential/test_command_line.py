@@ -359,3 +359,61 @@ def test_each_option_of_celery_itself_is_honoured_or_refused(
     assert refused == {
         "app", "broker", "result-backend", "loader", "config", "version"
     }  # fmt: skip
+
+
+# Step 2 of the README, taken literally
+
+LINES = """
+celery -A proj worker
+celery -A proj worker -l INFO
+celery -A proj worker --loglevel=info
+celery --app=proj worker --loglevel INFO --concurrency 2
+celery --app proj.celery:app worker -E -l info
+celery worker -A proj -l info
+celery -A proj worker -c 4 -Q default,mail -n w1@%h
+celery -A proj worker --pool=solo -l info
+celery -A proj worker -P threads --concurrency=10
+celery -A proj worker -l info -Ofair --max-tasks-per-child=100
+celery -A proj worker --without-gossip --without-mingle --without-heartbeat
+celery -A proj worker --autoscale=10,3 --time-limit=300 --soft-time-limit 240
+celery -A proj worker -B -s celerybeat-schedule --loglevel=INFO
+celery -A proj worker --beat --scheduler django -l info
+celery -A proj --workdir sub worker -l INFO
+celery -A proj -q --no-color worker -l INFO -X slow
+celery -C -A proj worker --pidfile= --prefetch-multiplier=1
+celery -b redis://localhost:6379/0 -A proj worker -l WARNING
+celery -A proj worker -l INFO -- worker.prefetch_multiplier=1
+celery -A proj beat
+celery -A proj beat -l INFO --scheduler django_celery_beat.schedulers:DatabaseScheduler
+celery -A proj beat -S django -l info --pidfile=
+celery --app=proj beat --loglevel=info --schedule=/tmp/schedule --max-interval 60
+celery -A proj -q beat --pidfile /tmp/beat.pid
+""".strip().splitlines()
+
+
+def step_2(line: str) -> tuple[str, str, list[str], list[str]]:
+    """Remove `celery`, `-A …`, `-b …` and the word `worker` or `beat`.
+
+    Returns the program, what is left, and the words before and behind the program.
+    """
+    words = shlex.split(line)[1:]
+    (program,) = {"worker", "beat"} & set(words)
+    place = words.index(program)
+
+    def without(part: list[str]) -> list[str]:
+        part = [word for word in part if not word.startswith("--app=")]
+        for option in ("-A", "--app", "-b"):
+            if option in part:
+                del part[(i := part.index(option)) : i + 2]
+        return part
+
+    above, below = without(words[:place]), without(words[place + 1 :])
+    return program, shlex.join([*above, *below]), above, below
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_pasted_line_is_the_command_line(line: str, outcomes: Any) -> None:
+    program, args, above, words = step_2(line)
+    expected, *found = outcomes(Case(program, args, words, above))
+    assert not str(expected).startswith("refused")
+    assert found == [expected, expected]

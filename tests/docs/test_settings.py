@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from prodserver_celery5.checks import check_processes
 from prodserver_celery5.command import command_line
 from prodserver_celery5.entries import Entry
 from tests.deployment import Deployment
+from tests.unit import test_pasted
 
 from .blocks import BLOCKS, Block, of
 
@@ -89,6 +91,17 @@ def test_args_are_what_the_comment_has_as_a_command(proj: Path) -> None:
         words = shlex.split(command)
         assert words[:4] == ["celery", "-A", entry.config["APP"], name]
         assert entry.words == words[4:]
+
+
+def test_the_table_of_what_people_paste() -> None:
+    """Each line is one of the tests', with the same outcome."""
+    text = (ROOT / "docs/procfile.md").read_text().partition("| In `ARGS` |")[2]
+    table = text.partition("\n\n")[0]
+    rows = re.findall(r"^\| `(.*?)` \| (works|[EW]\d{3})", table, re.MULTILINE)
+    outcomes = {str(args): id_ or "works" for args, id_, _ in test_pasted.WORKER}
+    assert len(rows) > 15
+    for pasted, outcome in rows:
+        assert outcomes[ast.literal_eval(pasted)] == outcome
 
 
 def test_words_behind_two_hyphens_are_settings_of_celery(proj: Path) -> None:
@@ -202,6 +215,15 @@ def test_a_backend_of_ones_own(proj: Path) -> None:
     assert backend.prep_server_args() == ["--loglevel=INFO", "--queues=mail"]
 
 
+@pytest.mark.filterwarnings("ignore:The parameter -d is used")  # Celery's own
+def test_a_third_program(proj: Path) -> None:
+    (block,) = of("python", "(CeleryBackend)", "docs/inside.md")
+    space: dict[str, Any] = {"CeleryBackend": CeleryBackend}
+    exec(block.text, space)
+    backend = space["CeleryEvents"](APP="proj", ARGS={"frequency": 2})
+    assert backend.prep_server_args() == ["--frequency=2"]
+
+
 def test_silenced_checks_exist(proj: Path) -> None:
     for block in of("python", "SILENCED_SYSTEM_CHECKS"):
         for name in load(block, proj)["SILENCED_SYSTEM_CHECKS"]:
@@ -229,6 +251,6 @@ def test_the_tests_of_the_documentation_pass(deployment: Deployment) -> None:
 
 def test_no_python_block_is_left_out() -> None:
     looked_at = [*SETTINGS, *TESTS]
-    for words in ("app = Celery(", "pytest_plugins", "(CeleryWorker)", "SILENCED_"):
+    for words in ("app = Celery(", "pytest_plugins", "(Celery", "SILENCED_"):
         looked_at += of("python", words)
     assert [str(block) for block in PYTHON if block not in looked_at] == []

@@ -262,8 +262,8 @@ def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) 
         (
             {"autoscale": "a,b"},
             "ARGS['autoscale'] = 'a,b'",
-            "Celery cannot read it: AttributeError: 'list' object has no attribute"
-            " 'join'",
+            "Celery cannot read it (AttributeError: 'list' object has no attribute"
+            " 'join').",
         ),
         ("--time-limit x", "ARGS --time-limit", invalid(click.FLOAT, "x")),
     ],

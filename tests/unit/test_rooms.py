@@ -19,10 +19,11 @@ ROOMS: dict[str, set[str]] = {
     "backends": {
         "command", "entries", "findings", "green", "prefork", "redaction", "restart"
     },
-    "findings": {"arguments", "command", "entries", "green", "redaction"},
+    "findings": {"arguments", "command", "entries", "green", "pasted", "redaction"},
     "entries": {"arguments", "command"},
     "arguments": {"command", "redaction"},
-    "command": {"redaction"},
+    "command": {"pasted", "redaction"},
+    "pasted": set(),
     "redaction": set(),
     "green": {"restart"},
     "restart": set(),

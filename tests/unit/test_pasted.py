@@ -1,0 +1,138 @@
+"""What people paste from a Procfile, a unit or a start script into ARGS.
+
+The table of docs/procfile.md shows some of them, and what to write instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from django.core import checks
+
+from prodserver_celery5 import prefork
+from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5.checks import check_processes
+from prodserver_celery5.entries import Entry
+
+# What was pasted; the id of what is found, or None; and what the line says, or the
+# words that follow `celery … worker` on the command line.
+Row = tuple[Any, "str | None", str]
+
+SHELL = "ARGS are not read by a shell"
+ONLY = "they take only what follows `celery worker`."
+
+WORKER: list[Row] = [
+    # Shell variables
+    ("-l INFO -c 1 -Q $QUEUES", "W013", f'{SHELL}, so $QUEUES stays as it is. Write an'
+     ' f-string with os.environ["QUEUES"] in the settings.'),
+    ("-Q ${CELERY_QUEUE:-celery}", "W013", 'os.environ.get("CELERY_QUEUE", "celery")'),
+    ({"queues": "$QUEUES"}, "W013", 'Write "queues": os.environ["QUEUES"] in'),
+    ({"queues": ["a", "${QUEUES}"]}, "W013", 'os.environ["QUEUES"]'),
+    (["-Q", "$QUEUES"], "W013", "ARGS word '$QUEUES': "),
+    ("-n worker@$(hostname)", "W013", "so $(hostname) stays as it is."),
+    ("-c $WORKERS", "E007", f'{SHELL}: write os.environ["WORKERS"] in the settings.'),
+    ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale ${MAX},${MIN}: Celery can"),
+    ({"logfile": "~/no-such-folder/x.log"}, "W003", "Nothing expands ~: write Path.home()."),
+    ("-n price$", None, "-n price$"),
+    # The whole line
+    ("celery -A proj worker -l INFO", "E007", f"begin with 'celery': {ONLY} Write \"-l INFO\"."),
+    ("celery -A proj --workdir=/ -q worker -E", "E007", 'Write "--workdir=/ -q -E".'),
+    ("celery -A proj worker", "E007", "Leave ARGS out."),
+    ("celery --app=proj -bredis:// worker -E", "E007", 'Write "-E".'),
+    ("/usr/bin/celery -A proj worker -E", "E007", 'Write "-E".'),
+    ("exec celery -A proj worker -l INFO", "E007", "begin with 'exec': "),
+    ("REMAP_SIGTERM=SIGQUIT celery -A proj worker -E", "E007",
+     'Write "-E". What stands before celery (REMAP_SIGTERM=SIGQUIT …) stays in the Proc'),
+    ("newrelic-admin run-program celery -A proj worker -E", "E007",
+     'Write "-E". What stands before celery (newrelic-admin …) stays in the Procfile.'),
+    ("worker -l INFO", "E007", 'Write "-l INFO".'),
+    ("celery -A proj beat -l INFO", "E007", "This entry runs worker, not beat."),
+    ("REMAP_SIGTERM=SIGQUIT -l INFO", "E007", "A variable stays in front of the command"),
+    ("-A proj -l INFO", "E006", "--app: this has no place in ARGS. Use the key APP in"),
+    ("-Aproj -l INFO", "E006", "--app: this has no place in ARGS. Use the key APP in"),
+    ("-b redis://localhost -l INFO", "E006", "Set CELERY_BROKER_URL in the settings"),
+    ({"A": "proj"}, "E006", "Use the key APP instead."),
+    ({"b": "redis://localhost"}, "E006", "Set CELERY_BROKER_URL in the settings"),
+    ("-q -l INFO", None, "-l INFO"),
+    ("-C -l INFO", None, "-l INFO"),
+    ({"q": True, "C": True, "loglevel": "INFO"}, None, "--loglevel=INFO"),
+    # A stray word
+    ("-l INFO &", "E007", f"ARGS word '&': it belongs to no option. {SHELL}. Remove it."),
+    ("-l INFO > log 2>&1", "E007", f"ARGS word '>': it belongs to no option. {SHELL}."),
+    ("-l INFO | tee log", "E007", "ARGS word '|': "),
+    ("-l INFO && echo done", "E007", "ARGS word '&&': "),
+    ("-l INFO # note", "E007", "ARGS cannot have comments."),
+    ("-Q default, mail", "E007", "Remove the space before it: default,mail."),
+    ('-l INFO "$@"', "E007", "ARGS word '$@': "),
+    ("\u2014loglevel=info", "E007", "Its dash is a text editor's. Write --loglevel=info."),
+    ("-l INFO now", "E007", "ARGS word 'now': it belongs to no option."),
+    ("-- celeryd.prefetch_multiplier=1", "E007", "ARGS word 'celeryd.prefetch_multiplier=1'"
+     ": it is no setting such as worker.prefetch_multiplier=1."),
+    ("-- worker.prefetch_multiplier=1", None, "-- worker.prefetch_multiplier=1"),
+    # From supervisor, systemd or Elastic Beanstalk
+    ("-n worker@%%h", "W014", "Celery reads %%h as the two characters %h. Write %h: "),
+    ({"hostname": "worker@%%h"}, "W014", "ARGS['hostname'] = 'worker@%%h': "),
+    (["-n", "worker@%%h"], "W014", "ARGS word 'worker@%%h': "),
+    ({"hostname": "worker@%h"}, None, "--hostname=worker@%h"),
+    # Letters that are no options of `celery` itself
+    ("-Qbeat -nAb@%h", None, "-Qbeat -nAb@%h"),
+    ("-n celery -Q beat", None, "-n celery -Q beat"),
+]  # fmt: skip
+
+BEAT: list[Row] = [
+    ("celery -A proj beat -l INFO", "E007", 'Write "-l INFO".'),
+    ("-A proj -l INFO", "E006", "Use the key APP instead."),
+    ("-s $SCHEDULE", "W013", 'os.environ["SCHEDULE"]'),
+    ("-l INFO -S django_celery_beat.schedulers:DatabaseScheduler", None,
+     "-l INFO -S django_celery_beat.schedulers:DatabaseScheduler"),
+]  # fmt: skip
+
+ROWS = [(CeleryWorker, *row) for row in WORKER] + [(CeleryBeat, *row) for row in BEAT]
+
+
+@pytest.mark.parametrize(("backend", "args", "id_", "text"), ROWS)
+def test_what_is_pasted(
+    settings: Any, backend: Any, args: Any, id_: str | None, text: str
+) -> None:
+    entry = {
+        "BACKEND": f"prodserver_celery5.backends.{backend.__name__}",
+        "APP": "prayer_room_api",
+        "ARGS": args,
+    }
+    settings.PRODUCTION_PROCESSES = {"shop": entry}
+    found = check_processes()
+    if id_ is None:
+        assert found == []
+        context = backend(**entry).entry.context
+        assert " ".join(context.meta["words"]) == text
+        return
+    (message,) = found
+    assert message.id == f"prodserver_celery5.{id_}"
+    assert isinstance(message, checks.Error if id_[0] == "E" else checks.Warning)
+    (finding,) = backend(**entry).findings()
+    assert text in str(finding)
+    assert str(finding).startswith("shop: ")
+
+
+@pytest.mark.parametrize("silenced", [False, True])
+def test_a_doubt_is_one_line_of_a_start_that_goes_on(
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    silenced: bool,
+) -> None:
+    settings.SILENCED_SYSTEM_CHECKS = ["prodserver_celery5.W013"] * silenced
+    monkeypatch.setattr(Entry, "running", False)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(prefork, "share_memory", lambda: None)
+    monkeypatch.setattr("prodserver_celery5.command.run", lambda context: 0)
+    backend = CeleryWorker(APP="prayer_room_api", ARGS="-Q price$EUR")
+    with pytest.raises(SystemExit):
+        backend.start_server(*backend.prep_server_args())
+    line = (
+        "Warning: worker: ARGS = '-Q price$EUR': ARGS are not read by a shell, so $EUR"
+        ' stays as it is. Write an f-string with os.environ["EUR"] in the settings.\n'
+    )
+    assert capsys.readouterr().err == ("" if silenced else line)
