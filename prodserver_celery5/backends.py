@@ -104,6 +104,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             names = ", ".join(self.entry.names)
             message = f"{names}: {exc.where}: {exc} {exc.hint}".rstrip()
             raise CommandError(message) from exc
+        except restart.RestartError as exc:
+            raise CommandError(f"{', '.join(self.entry.names)}: {exc}") from exc
         for doubt in self._doubts:
             print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
@@ -123,7 +125,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         Raises:
             OptionError: Celery cannot use an argument after all.
         """
-        restart.make_possible()
+        restart.prepare(moves=bool(context.obj.workdir))
 
 
 class CeleryWorker(CeleryBackend):

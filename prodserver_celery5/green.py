@@ -1,7 +1,8 @@
 """The launcher that patches gevent or eventlet in before anything else.
 
 `restart` replaces the process by ``python green.py LIBRARY PROGRAM …``, which
-patches and then runs the program as before: same pid, same interpreter flags.
+patches and then runs the program as Python would: same pid, same interpreter flags.
+The program is a path, or a module or code with Python's flag in front.
 Celery's own entry point patches in the same place, from its ``-P`` option.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 __all__ = ("LIBRARIES", "is_patched", "needed_by", "restart")
 
@@ -57,23 +59,52 @@ def restart(library: str) -> None:
 
 
 def _main(library: str, program: list[str]) -> None:
-    module = program[0] == "-m"
-    # Python has put this file's own folder where the program's has to be.
-    if sys.path[0] == os.path.dirname(__file__):
-        home = os.getcwd() if module else os.path.dirname(os.path.abspath(program[0]))
-        sys.path[0] = home
-    sys.argv[:] = program[module:]
+    """Patch, and run a program as Python itself would."""
+    # `restart` has lent it, for what is imported before the program.
+    os.environ["PYTHONPATH"] = os.environ.pop("PRODSERVER_CELERY5_PYTHONPATH", "")
+    if not os.environ["PYTHONPATH"]:
+        del os.environ["PYTHONPATH"]
 
     from celery import maybe_patch_concurrency
 
     maybe_patch_concurrency(["celery", "-P", library])
 
     import runpy
+    from importlib.machinery import SourcelessFileLoader
+    from pkgutil import get_importer
+    from types import ModuleType
 
-    if module:
-        runpy.run_module(program[1], run_name="__main__", alter_sys=True)
+    # Its globals are the program's, as if this file had never run.
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    kind, path = program[0], os.path.join(os.getcwd(), program[0])
+    sys.argv[:] = program[1:] if kind == "-c" else program
+    # Python has put this file's own folder where the program's has to be.
+    has_home = not (getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
+    if has_home:
+        homes = {"-m": os.getcwd(), "-c": ""}
+        sys.path[0] = homes.get(kind, os.path.dirname(os.path.realpath(path)))
+    # What Python itself calls; its public relatives change `sys.argv` back at the end,
+    # when Celery takes from there what SIGHUP has to start.
+    run_module = runpy._run_module_as_main  # type: ignore[attr-defined]
+    if kind == "-m":
+        del sys.argv[0]
+        run_module(program[1])
+    elif get_importer(path):  # a folder or a zip
+        sys.path[:has_home] = [path]
+        run_module("__main__", alter_argv=False)
     else:
-        runpy.run_path(program[0], run_name="__main__")
+        code: Any
+        if kind == "-c":
+            sys.argv[0] = "-c"
+            code = compile(program[1], "<string>", "exec")
+        else:
+            main.__file__ = path
+            if path.endswith(".pyc"):
+                code = SourcelessFileLoader("__main__", path).get_code("__main__")
+            else:
+                with open(path, "rb") as file:
+                    code = compile(file.read(), path, "exec")
+        exec(code, vars(main))  # noqa: S102 - it is the program
 
 
 if __name__ == "__main__":

@@ -1,23 +1,50 @@
-"""The restart of this very program, however it was started."""
+"""How this very program is started again, however it was started.
+
+Python keeps the words that it was started with; here alone they are read. It does not
+keep the folder, which many a program leaves before Django runs. So this file is a
+program too: ``python restart.py FOLDER WORD…`` starts Python in the folder.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import site
 import sys
 from collections.abc import Sequence
 
-__all__ = ("again", "as_python_m", "behind", "make_possible")
+__all__ = ("PATH_GIVEN", "RestartError", "again", "as_python_m", "behind", "prepare")
+
+# The variable in which `behind` leaves the launcher the PYTHONPATH that was given.
+PATH_GIVEN = "PRODSERVER_CELERY5_PYTHONPATH"
+
+_FILE = os.path.abspath(__file__)
+_LAUNCHER = os.path.join(os.path.dirname(_FILE), "green.py")
 
 
-def make_possible() -> None:
-    """Let `sys.argv` start the program again from any folder: Celery does on SIGHUP."""
-    spec = sys.modules["__main__"].__spec__
-    if spec is None:
-        sys.argv[0] = os.path.abspath(sys.argv[0])
-    else:
-        # `python -m`: the file of the module alone would not find what it imports.
-        sys.argv[:1] = ["-m", spec.name.removesuffix(".__main__")]
+class RestartError(Exception):
+    """This process cannot be started again; the message says what to run instead."""
+
+
+def prepare(*, moves: bool = False) -> None:
+    """Let `sys.argv` start the program again: Celery runs that on SIGHUP.
+
+    Where it cannot be, SIGHUP ends with a line that says so, and status 1.
+
+    Args:
+        moves: whether the process is about to leave its folder.
+    """
+    try:
+        flags, program, folder = _started()
+    except RestartError as exc:
+        sys.argv[:] = ["-c", "import sys; sys.exit(sys.argv[1])", str(exc)]
+        return
+    _keep_path(program)
+    if moves or folder != os.getcwd():
+        flags[:0] = [_FILE, folder]
+    elif not program[0].startswith("-"):
+        program[0] = os.path.join(folder, program[0])
+    sys.argv[:] = [*flags, *program]
 
 
 def as_python_m(words: Sequence[str]) -> None:
@@ -26,17 +53,19 @@ def as_python_m(words: Sequence[str]) -> None:
     Args:
         words: the command line of the worker.
     """
-    # The folder that the program's own modules are found in.
-    home = os.getcwd() if sys.argv[0] == "-m" else os.path.dirname(sys.argv[0])
-    path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, path)))
+    _keep_path()
     sys.argv[:] = words
 
 
 def again() -> None:
-    """Replace this process by the same program, under the same pid."""
-    flags, program = _split(sys.orig_argv[1:])
-    _replace([*flags, *program])
+    """Replace this process by the same program, under the same pid.
+
+    Raises:
+        RestartError: the program cannot be started again.
+    """
+    flags, program, folder = _started()
+    _keep_path(program)
+    _replace(folder, [*flags, *program])
 
 
 def behind(launcher: str, *words: str) -> None:
@@ -45,27 +74,76 @@ def behind(launcher: str, *words: str) -> None:
     Does nothing where the launcher has run already.
 
     Args:
-        launcher: the file of the launcher.
+        launcher: the file of the launcher, which puts PYTHONPATH back.
         *words: for the launcher; those of the program follow.
+
+    Raises:
+        RestartError: the program cannot be started again.
     """
     if launcher in sys.orig_argv:
         return
-    flags, program = _split(sys.orig_argv[1:])
-    _replace([*flags, launcher, *words, *program])
+    flags, program, folder = _started()
+    # The launcher comes before the program, which may have found its libraries by
+    # itself: one in a zip has unpacked them. And an APM agent that came by PYTHONPATH
+    # takes itself off it.
+    os.environ[PATH_GIVEN] = os.environ.get("PYTHONPATH", "")
+    _keep_path()
+    _replace(folder, [*flags, launcher, *words, *program])
 
 
-def _replace(words: Sequence[str]) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+def _replace(folder: str, words: Sequence[str]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # closed by whoever started the process, it is none
+            stream.flush()
+    os.chdir(folder)
     os.execv(sys.executable, [sys.executable, *words])
 
 
+def _started() -> tuple[list[str], list[str], str]:
+    """How Python was started: its flags, the program with its words, and the folder."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes and processes.parent_process():
+        raise RestartError(
+            "this process runs a function of another program, so it cannot be started"
+            " again. Let that program run a command instead, such as:"
+            f" watchfiles 'python manage.py {' '.join(sys.argv[1:])}'"
+        )
+    flags, program = _split(sys.orig_argv[1:])
+    if program[:1] == [_LAUNCHER]:
+        del program[:2]
+    if program[:1] in ([], ["-"]):
+        raise RestartError(
+            "Python reads a program from its standard input once, so it cannot be"
+            " started again. Start it from a file, such as: python manage.py …"
+        )
+    here = os.getcwd()
+    script = program[0]
+    if script.startswith("-") or os.path.isabs(script):
+        return flags, program, here
+    # Of a script, a folder or a zip Python makes the path absolute before it runs.
+    main = getattr(sys.modules["__main__"], "__file__", None) or ""
+    for end in (script, os.path.join(script, "__main__.py")):
+        if main.endswith(os.sep + end):
+            return flags, program, main.removesuffix(os.sep + end) or os.sep
+    if os.path.exists(script):
+        return flags, program, here
+    raise RestartError(
+        f"{script} is not in {here}, where the program has gone, so it cannot be"
+        " started again. Start it by its full path."
+    )
+
+
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split the arguments of Python into its own flags and the program."""
+    """Split the arguments of Python into its own flags and the program.
+
+    The program's first word is a path, ``-m``, ``-c`` or ``-``.
+    """
     flags: list[str] = []
     program = list(argv)
-    while program and program[0].startswith("-"):
+    while program and program[0].startswith("-") and program[0] != "-":
         word = program.pop(0)
+        if word == "--":
+            break
         if word.startswith("--"):  # --check-hash-based-pycs
             flags += [word, program.pop(0)]
             continue
@@ -73,11 +151,41 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         before, *found = re.split("([cmWX])", word, maxsplit=1)
         if found:
             letter, value = found[0], found[1] or program.pop(0)
-            if letter == "c":
-                sys.exit("`python -c` cannot start anew with the patches of a pool.")
-            if letter == "m":
+            if letter in "cm":
                 flags += [before] * (before != "-")
-                return flags, ["-m", value, *program]
+                return flags, [f"-{letter}", value, *program]
             word = before + letter + value
         flags.append(word)
     return flags, program
+
+
+def _keep_path(program: Sequence[str] = ("-m",)) -> None:
+    """Let another Python import from wherever this one does, by PYTHONPATH.
+
+    Nothing changes where it would do so anyway: tasks see the environment as well.
+
+    Args:
+        program: that Python is to run; a script has its folder with it.
+    """
+    given = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    if not program[0].startswith("-") and all(map(os.path.isabs, given)):
+        return
+    library = os.path.dirname(os.__file__)
+    own = {os.getcwd(), library, os.path.join(library, "lib-dynload"), *given}
+    if not sys.flags.no_site:
+        own.update([*site.getsitepackages(), site.getusersitepackages()])
+    zipped = "python{}{}.zip".format(*sys.version_info)
+    kept = [
+        os.path.abspath(entry)
+        for entry in sys.path
+        # An entry may be a name for a hook, of an editable install.
+        if entry not in own
+        and os.path.basename(entry) != zipped
+        and (os.path.isabs(entry) or os.path.exists(entry))
+    ]
+    if kept:
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*kept, *given]))
+
+
+if __name__ == "__main__":
+    _replace(sys.argv[1], sys.argv[2:])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from prodserver_celery5.pytest_plugin import ProdserverFixture
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment, wait_until
 
-__all__ = ("READY", "SIDES", "Site", "title")
+__all__ = ("READY", "SIDES", "Site", "both", "title")
 
 SIDES = ("celery", "prodserver")
 
@@ -60,6 +61,39 @@ class Site(Deployment):
             f"CELERY_IMPORTS = ('tests.behaviour.tasks',)\n{entries}{code}"
         )
 
+    def words(self, program: str, **args: Any) -> list[str]:
+        """The words of Python that start a worker or beat of this side.
+
+        Args:
+            program: ``"worker"`` or ``"beat"``.
+            **args: ARGS, with underscores.
+        """
+        args = {"loglevel": "INFO", **args}
+        args = {k: str(v) if isinstance(v, Path) else v for k, v in args.items()}
+        if program == "beat":
+            # The default scheduler's file, which would land in the project's folder.
+            args.setdefault("schedule", str(self.folder / "schedule"))
+        if self.side == "celery":
+            script = str(Path(sys.executable).with_name("celery"))
+            return [script, "--app=prayer_room_api", program, *_spelled(args)]
+        self._entries[program] = args
+        self.configure(self._code)
+        return ["manage.py", "prodserver", program]
+
+    def start_command(
+        self, command: Sequence[str], cwd: Path = ROOT, name: str = "worker"
+    ) -> StartedProcess:
+        """Start a command.
+
+        Args:
+            command: its words.
+            cwd: the folder it starts in.
+            name: of the log.
+        """
+        log = self.folder / f"{name}.log"
+        process = StartedProcess(command, log=log, cwd=cwd, env=self.env)
+        return self._stack.enter_context(process)
+
     def run(
         self,
         program: str,
@@ -76,22 +110,9 @@ class Site(Deployment):
             wrapper: a program that runs the command.
             **args: ARGS, with underscores.
         """
-        args = {"loglevel": "INFO", **args}
-        args = {k: str(v) if isinstance(v, Path) else v for k, v in args.items()}
-        if program == "beat":
-            # The default scheduler's file, which would land in the project's folder.
-            args.setdefault("schedule", str(self.folder / "schedule"))
-        if self.side == "celery":
-            script = str(Path(sys.executable).with_name("celery"))
-            words = [script, "--app=prayer_room_api", program, *_spelled(args)]
-        else:
-            self._entries[program] = args
-            self.configure(self._code)
-            words = ["manage.py", "prodserver", program]
+        words = self.words(program, **args)
         command = [*wrapper, sys.executable, *python, *words]
-        log = self.folder / f"{program}.log"
-        process = StartedProcess(command, log=log, cwd=ROOT, env=self.env)
-        return self._stack.enter_context(process)
+        return self.start_command(command, name=program)
 
     def ready(self, program: str = "worker", **args: Any) -> StartedProcess:
         """Start a worker or beat, and wait until it is at work."""
@@ -99,6 +120,14 @@ class Site(Deployment):
         at_work = READY if program == "worker" else r"beat: Starting"
         process.wait_for(at_work, timeout=60)
         return process
+
+    def logs(self) -> str:
+        """What the site's processes and its own broker have logged, the end of each."""
+        return "\n".join(
+            f"--- {self.side}: {log.name}\n"
+            + "\n".join(log.read_text(errors="replace").splitlines()[-200:])
+            for log in sorted(self.folder.glob("*.log"))
+        )
 
     def app(self) -> Celery:
         """A client of the site's broker, for this process."""
@@ -173,6 +202,27 @@ class Site(Deployment):
     def wait_until(self, condition: Any, timeout: float = 60) -> Any:
         """Wait until a condition is true, and return it."""
         return wait_until(condition, timeout)
+
+
+def both(act: Callable[[Site], Any], sites: Iterable[Site]) -> list[Any]:
+    """Let something happen at each site at once, and tell what came of it.
+
+    Where it fails, the message names the sides that it failed at, with their logs.
+    """
+
+    def attempt(site: Site) -> tuple[Any, str]:
+        try:
+            return act(site), ""
+        except Exception as exc:
+            what = f"{type(exc).__name__}: {exc}"
+            return None, f"with {site.side}: {what}\n{site.logs()}"
+
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(attempt, sites))
+    assert not any(error for _, error in outcomes), "\n".join(
+        error for _, error in outcomes
+    )
+    return [outcome for outcome, _ in outcomes]
 
 
 def _spelled(args: Mapping[str, Any]) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import celery
 import pytest
 
 from .outcomes import Outcomes, differences
 from .scenarios import SCENARIOS, Scenario
-from .sides import SIDES, Site
+from .sides import SIDES, Site, both
 
 # Until then the command lost the status that the worker had.
 LOSES_STATUS = celery.VERSION < (5, 3)
@@ -26,9 +25,9 @@ def test_it_behaves_as_the_command(
     for site in sites:
         # Traced, processes take 1.7 times the CPU, and the command's for nothing.
         site.env.pop("COVERAGE_PROCESS_CONFIG", None)
-    with ThreadPoolExecutor() as pool:
-        command, ours = pool.map(scenario, sites)
+    command, ours = both(scenario, sites)
     outcomes.add(scenario.name, command, ours)
-    assert ours == {**ours, **scenario.expected}
+    logs = "\n".join(site.logs() for site in sites)
+    assert ours == {**ours, **scenario.expected}, logs
     theirs = {**command, "status": ours.get("status")} if LOSES_STATUS else command
-    assert differences(theirs, ours) == []
+    assert differences(theirs, ours) == [], logs

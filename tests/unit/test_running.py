@@ -7,7 +7,6 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import celery
@@ -113,21 +112,6 @@ def test_an_argument_of_the_app_is_no_key() -> None:
     app.user_options["worker"].add(click.Argument(["words"], nargs=-1))
     with pytest.raises(command.UnknownOptionError):
         parsing.words("worker", app, {"words": "x"})
-
-
-def test_a_program_run_as_a_module_can_start_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["/lib/django/__main__.py", "prodserver", "x"])
-    main = SimpleNamespace(__spec__=SimpleNamespace(name="django.__main__"))
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    app = Celery("proj", set_as_current=False)
-    monkeypatch.setattr(Entry, "app", app)
-    monkeypatch.setattr(Entry, "running", False)
-    monkeypatch.setattr(command, "run", lambda context: 0)
-    with pytest.raises(SystemExit):
-        CeleryBeat(APP="proj").start_server()
-    assert sys.argv == ["-m", "django", "prodserver", "x"]
 
 
 @pytest.fixture

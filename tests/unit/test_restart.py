@@ -1,0 +1,211 @@
+"""The words that start a program again; that they do is seen in tests/behaviour."""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from prodserver_celery5 import green, restart
+
+
+class Executed(BaseException):
+    """The process would have been replaced."""
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Forget how pytest was started, in an empty folder."""
+
+    def execute(path: str, words: list[str]) -> None:
+        assert path == words[0] == sys.executable
+        raise Executed(*words[1:])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execv", execute)
+    monkeypatch.setattr(green, "is_patched", lambda library: False)
+    monkeypatch.setattr(sys, "argv", ["changed", "by", "the program"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    # Taken away again what a test puts there.
+    monkeypatch.setenv(restart.PATH_GIVEN, "")
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "manage.py")
+    (tmp_path / "manage.py").touch()
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("argv", "flags", "program"),
+    [
+        ("manage.py prodserver worker", "", "manage.py prodserver worker"),
+        ("-m django prodserver worker", "", "-m django prodserver worker"),
+        ("-u -X dev manage.py -u x", "-u -Xdev", "manage.py -u x"),
+        ("-Wd -X utf8 -OO -m a.b -m c", "-Wd -Xutf8 -OO", "-m a.b -m c"),
+        ("-W error manage.py", "-Werror", "manage.py"),
+        ("-IEs manage.py", "-IEs", "manage.py"),
+        ("-- manage.py --", "", "manage.py --"),
+        (
+            "--check-hash-based-pycs never manage.py --x",
+            "--check-hash-based-pycs never",
+            "manage.py --x",
+        ),
+        ("-um manage prodserver", "-u", "-m manage prodserver"),
+        ("-uXdev -mmanage -x", "-uXdev", "-m manage -x"),
+        ("-m debugpy --listen 1 manage.py", "", "-m debugpy --listen 1 manage.py"),
+        ("-uc pass worker", "-u", "-c pass worker"),
+        ("-Xdev -cpass -m", "-Xdev", "-c pass -m"),
+    ],
+)
+def test_the_program_starts_again_as_before(
+    started: pytest.MonkeyPatch, argv: str, flags: str, program: str
+) -> None:
+    started.setattr(sys, "orig_argv", ["python", *argv.split()])
+    words = (*flags.split(), *program.split())
+    with pytest.raises(Executed) as executed:
+        restart.again()
+    assert executed.value.args == words
+
+    launcher = (green.__file__, "gevent")
+    with pytest.raises(Executed) as executed:
+        green.restart("gevent")
+    behind = (*flags.split(), *launcher, *program.split())
+    assert executed.value.args == behind
+
+    # Behind the launcher it is the same program.
+    started.setattr(sys, "orig_argv", ["python", *behind])
+    with pytest.raises(Executed) as executed:
+        restart.again()
+    assert executed.value.args == words
+
+    restart.prepare()
+    absolute = [str(Path.cwd() / w) if w == program.split()[0] else w for w in words]
+    assert sys.argv == (list(words) if program.startswith("-") else absolute)
+
+
+@pytest.mark.parametrize("end", ["", "/__main__.py"])
+@pytest.mark.parametrize("script", ["app/run", "./app/run", "../up/app/run"])
+def test_it_starts_in_the_folder_that_it_was_started_in(
+    started: pytest.MonkeyPatch, tmp_path: Path, script: str, end: str
+) -> None:
+    """Whichever folder the program has changed to."""
+    sys.modules["__main__"].__file__ = f"{tmp_path}/{script}{end}"
+    started.setattr(sys, "orig_argv", ["python", "-O", script, "x"])
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir("elsewhere")
+    restart.prepare()
+    assert sys.argv == [restart.__file__, str(tmp_path), "-O", script, "x"]
+    with pytest.raises(Executed) as executed:
+        restart.again()
+    assert executed.value.args == ("-O", script, "x")
+    assert Path.cwd() == tmp_path
+
+
+def test_a_folder_that_is_about_to_be_left(started: pytest.MonkeyPatch) -> None:
+    started.setattr(sys, "orig_argv", ["python", "-m", "proj", "x"])
+    restart.prepare(moves=True)
+    assert sys.argv == [restart.__file__, os.getcwd(), "-m", "proj", "x"]
+
+
+def test_the_file_itself_starts_python_in_a_folder(tmp_path: Path) -> None:
+    code = "import os, sys; print(os.getcwd(), sys.argv[1:], sys.flags.optimize)"
+    words = [str(tmp_path), "-O", "-c", code, "-O"]
+    done = subprocess.run(
+        [sys.executable, restart.__file__, *words],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{tmp_path} ['-O'] 1\n"
+
+
+def test_a_module_is_found_again_from_another_folder(
+    started: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing changes where it is found anyway: tasks see the environment as well."""
+    started.setattr(sys, "orig_argv", ["python", "-m", "proj"])
+    started.setattr(sys, "path", ["", str(tmp_path), os.path.dirname(os.__file__)])
+    started.setenv("PYTHONPATH", "/given")
+    restart.prepare()
+    assert os.environ["PYTHONPATH"] == "/given"
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir("elsewhere")
+    restart.prepare()
+    assert os.environ["PYTHONPATH"] == f"{tmp_path}{os.pathsep}/given"
+
+
+def test_a_relative_pythonpath_holds_in_another_folder(
+    started: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = str(tmp_path / "manage.py")
+    started.setattr(sys, "orig_argv", ["python", script])
+    started.setattr(sys, "path", [str(tmp_path), f"{tmp_path}/lib"])
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir("elsewhere")
+    started.setenv("PYTHONPATH", "/given")
+    restart.prepare()
+    assert os.environ["PYTHONPATH"] == "/given"
+    started.setenv("PYTHONPATH", "lib")
+    restart.prepare()
+    assert f"{tmp_path}/lib" in os.environ["PYTHONPATH"].split(os.pathsep)
+
+
+def test_a_detached_worker_imports_from_where_the_program_does(
+    started: pytest.MonkeyPatch,
+) -> None:
+    """`manage.py --pythonpath DIR` has put it on `sys.path`, and nowhere else."""
+    sys.path.insert(0, "/given/by/an/option")
+    restart.as_python_m(["celery", "worker"])
+    assert sys.argv == ["celery", "worker"]
+    kept = os.environ["PYTHONPATH"].split(os.pathsep)
+    assert kept[0] == "/given/by/an/option"
+    # What each Python has anyway would be in the way of a task that runs another one.
+    assert not any("site-packages" in entry or "lib/python" in entry for entry in kept)
+
+
+@pytest.mark.parametrize("argv", ["", "- prodserver worker", "-u -"])
+def test_standard_input_is_read_once(started: pytest.MonkeyPatch, argv: str) -> None:
+    started.setattr(sys, "orig_argv", ["python", *argv.split()])
+    with pytest.raises(restart.RestartError, match=r"input .*Start it from a file"):
+        restart.again()
+
+
+def test_a_function_of_another_program(started: pytest.MonkeyPatch) -> None:
+    started.setattr(sys, "argv", ["manage.main", "prodserver", "worker"])
+    started.setattr(multiprocessing.process, "parent_process", lambda: "a process")
+    with pytest.raises(restart.RestartError) as error:
+        green.restart("gevent")
+    assert "a function of another program" in str(error.value)
+    assert "watchfiles 'python manage.py prodserver worker'" in str(error.value)
+    # SIGHUP says so as well, and does not end with 0.
+    restart.prepare()
+    words = list(sys.argv)
+    started.undo()
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (1, f"{error.value}\n")
+
+
+def test_a_program_that_is_not_found_any_more(
+    started: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Something has replaced `__main__`, so that nobody knows where it began."""
+    sys.modules["__main__"].__file__ = "/elsewhere/other.py"
+    started.setattr(sys, "orig_argv", ["python", "manage.py"])
+    with pytest.raises(Executed):
+        restart.again()  # it is where it was
+    (tmp_path / "manage.py").unlink()
+    with pytest.raises(restart.RestartError, match=r"manage.py is not in .*full path"):
+        restart.again()
+
+
+def test_closed_streams_are_no_hindrance(started: pytest.MonkeyPatch) -> None:
+    started.setattr(sys, "orig_argv", ["python", "manage.py"])
+    started.setattr(sys, "stdout", None)
+    with pytest.raises(Executed):
+        restart.again()
