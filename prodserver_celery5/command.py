@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import celery
 import click
-from click.core import ParameterSource
 
 from . import pasted, redaction
 
@@ -271,15 +270,10 @@ class Command:
             context = self._command.make_context(
                 self.name, list(words), resilient_parsing=True
             )
-            failed = [
-                param
-                for param in self._command.params
-                if context.get_parameter_source(str(param.name))
-                is ParameterSource.COMMANDLINE
-                and context.params.get(str(param.name)) is None
-            ]
             for before, word in pairwise(["", *words]):
-                for param in failed:
+                for param in self._command.params:
+                    if context.params.get(str(param.name)) is not None:
+                        continue
                     if before in param.opts:
                         return f"ARGS {before} {redaction.word(word)}"
                     if word.startswith(tuple(f"{opt}=" for opt in param.opts)):
