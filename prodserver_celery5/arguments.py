@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
 import click
 from click.types import FloatParamType, IntParamType
 
-from . import redaction
+from . import redaction, values
 from .command import Command, OptionError, UnknownOptionError, normal, private
 
-__all__ = ("spell", "where_is")
+__all__ = ("followed", "spell", "where_is")
+
+_FLAG = "a flag takes True, False or None."
 
 
 def spell(command: Command, args: object) -> list[str]:
@@ -31,6 +34,7 @@ def spell(command: Command, args: object) -> list[str]:
         UnknownOptionError: the installed Celery has no such option.
         OptionError: a value that no option, or not this one, can take.
     """
+    args = _resolved(args)
     if args is None:
         return []
     if isinstance(args, str):
@@ -46,23 +50,37 @@ def spell(command: Command, args: object) -> list[str]:
     given: dict[click.Option, str] = {}
     words: list[str] = []
     for key, value in args.items():
-        where = where_is(key, value)
-        if not isinstance(key, str) or not key:
-            raise UnknownOptionError("a key must be an option's long name.", "", where)
-        if normal(key) not in command.keys:
-            raise command.unknown(key, where)
-        option, spelling = command.keys[normal(key)]
-        if option in given:
-            raise OptionError(
-                f"this is the same option as {given[option]!r}.", "", where
-            )
-        given[option] = key
         try:
+            name, value = _resolved(key), _resolved(value)
+            if not isinstance(name, str) or not name:
+                raise UnknownOptionError("a key must be an option's long name.")
+            if normal(name) not in command.keys:
+                raise command.unknown(name)
+            option, spelling = command.keys[normal(name)]
+            if option in given:
+                raise OptionError(f"this is the same option as {given[option]!r}.")
+            given[option] = name
             words += _spell_option(option, spelling, value)
         except OptionError as exc:
-            exc.where = where
+            exc.where = where_is(key, value)
             raise
     return words
+
+
+def followed(words: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return words and those that follow them, all options before a ``--``.
+
+    Args:
+        words: of a command line.
+        others: that follow them.
+    """
+    options: list[str] = []
+    rest: list[str] = []
+    for part in (words, others):
+        end = part.index("--") if "--" in part else len(part)
+        options += part[:end]
+        rest += part[end + 1 :]
+    return [*options, "--", *rest] if rest else options
 
 
 def where_is(key: object, value: object) -> str:
@@ -72,35 +90,48 @@ def where_is(key: object, value: object) -> str:
         key: as it stands in ARGS.
         value: as it stands in ARGS.
     """
-    text = _shown(value)
-    text = "**" if redaction.name_is_secret(_shown(key)) else redaction.word(text)
+    name, text = values.shown(key), values.shown(value)
+    text = "**" if redaction.name_is_secret(name) else redaction.word(text)
     text = text if len(text) < 100 else text[:99] + "…"
-    return f"ARGS[{redaction.text(_shown(key))}] = {text}"
+    return f"ARGS[{name}] = {text}"
 
 
-def _shown(value: object) -> str:
+def _resolved(value: Any) -> Any:
     try:
-        return repr(value)
-    except Exception:
-        return f"<{type(value).__name__}>"
+        return values.resolved(value)
+    except Exception as exc:
+        raise OptionError(f"it cannot be had: {values.reason(exc)}") from exc
 
 
 def _spell_option(option: click.Option, spelling: str, value: object) -> list[str]:
     """Write one option and its value as words of the command line."""
     if option.is_flag or option.count:
+        if isinstance(value, str):
+            value = _truth(value)
         if value is False:
             # Of a pair such as --color/--no-color, the other one.
             pair = (option.opts, option.secondary_opts)
             return pair[spelling in option.opts][:1]
         # None is how django-prodserver 3 writes a bare flag.
         if value is not True and value is not None:
-            raise OptionError("a flag takes True, False or None.")
+            raise OptionError(_FLAG)
         return [spelling]
     if value is None:
         return []
     if isinstance(value, (list, tuple, Set)):
         return _spell_list(option, spelling, value)
     return _attach(spelling, _word(value, option))
+
+
+def _truth(word: str) -> bool:
+    """Read what a command line, which has only words, gave to a flag."""
+    try:
+        if word.strip():
+            return bool(click.BOOL.convert(word, None, None))
+    except click.BadParameter:
+        pass
+    hint = 'On a command line, write "=true" or "=false" after its name.'
+    raise OptionError(_FLAG, hint if word.startswith("-") else "")
 
 
 def _spell_list(
@@ -131,12 +162,12 @@ def _attach(spelling: str, word: str) -> list[str]:
 
 def _word(value: object, option: click.Option | None = None) -> str:
     """Write a single value as it would stand on the command line."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
     if isinstance(value, timedelta) and option and _is_number(option):
         seconds = value.total_seconds()
         value = int(seconds) if seconds.is_integer() else seconds
-    # The methods of the plain types: str() of an Enum's member is its name.
+    if isinstance(value, Decimal):
+        value = Decimal.__str__(value)
+    # The methods of the plain types: what is derived from them may have others.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
@@ -48,6 +48,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
     program: ClassVar[str]
     keys: ClassVar[tuple[str, ...]] = ("BACKEND", "APP", "ARGS")
     rules: ClassVar[tuple[Rule, ...]] = ()
+    # To the django-prodserver after 3.0: it may hand on words of the command line.
+    accepts_extra_args = True
 
     def __init__(self, **server_config: Any) -> None:
         super().__init__()
@@ -66,12 +68,16 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         """
         return iter(())
 
-    def prep_server_args(self) -> list[str]:
+    def prep_server_args(self, extra_args: Iterable[str] = ()) -> list[str]:
         """Return ARGS as the words of Celery's command line.
 
+        Args:
+            extra_args: words that follow them.
+
         Raises:
-            CommandError: something is wrong with the entry.
+            CommandError: something is wrong with the entry, or with those words.
         """
+        self.entry.extra = tuple(extra_args)
         for finding in self.findings():
             if finding.severity is not Severity.DOUBT:
                 raise CommandError(str(finding)) from finding
@@ -98,7 +104,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
 
         try:
             context = self.entry.parsed(args)
-            words = command_line(str(self.entry.config["APP"]), context)
+            words = command_line(self.entry.app_name, context)
             self.prepare(context, words)
         except OptionError as exc:
             names = ", ".join(self.entry.names)
@@ -171,21 +177,29 @@ class CeleryBeat(CeleryBackend):
     )
 
 
-def make(name: str, path: str, config: dict[str, Any]) -> CeleryBackend | None:
-    """Make the backend of an entry, if it is one of this package or derived from it.
+def make(
+    names: Sequence[str], path: str, config: Mapping[str, Any]
+) -> CeleryBackend | None:
+    """Make the backend of an entry that is to be checked, if it is one of ours.
 
     Args:
-        name: of the process.
+        names: of the processes that have the entry.
         path: of the backend.
         config: the entry.
 
     Raises:
-        Finding: E002, the backend cannot be imported, or does not take the entry.
+        Finding: the backend cannot be imported, or does not take the entry.
     """
+    is_ours = path.partition(".")[0] == __package__
     try:
         backend = import_string(path)
         if isinstance(backend, type) and issubclass(backend, CeleryBackend):
-            return backend(**config)
+            is_ours = True
+            made = backend(**config)
+            made.entry.checked = True
+            return made
+        if is_ours:
+            raise TypeError("it is no backend.")
     except Exception as exc:
-        raise findings.backend(name, path, exc) from exc
+        raise findings.backend(names, path, exc, is_ours=is_ours) from exc
     return None

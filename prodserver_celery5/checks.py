@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
@@ -12,6 +12,7 @@ from django.core import checks
 from . import findings
 from .entries import Entry
 from .findings import Finding, Severity
+from .values import same
 
 if TYPE_CHECKING:
     from .backends import CeleryBackend
@@ -28,19 +29,22 @@ def check_processes(
         app_configs: as for every check of Django; entries belong to no app.
         **kwargs: as for every check of Django.
     """
-    processes = getattr(settings, "PRODUCTION_PROCESSES", None)
-    if Entry.running or not isinstance(processes, Mapping):
+    if Entry.running:
         return []
-    found: list[Finding] = []
+    found = [*findings.processes()]
+    processes = {} if found else settings.PRODUCTION_PROCESSES
     backends: list[CeleryBackend] = []
-    for name, config in processes.items():
-        found += findings.shape(name, config)
-        if not findings.may_be_ours(config):
+    for config in processes.values():
+        # Processes that share an entry share its findings.
+        names = [str(name) for name in processes if same(processes[name], config)]
+        wrong = [*findings.shape(names, config)]
+        found += wrong
+        if wrong or not findings.may_be_ours(str(config["BACKEND"]), config):
             continue
         from .backends import make
 
         try:
-            if backend := make(name, config["BACKEND"], config):
+            if backend := make(names, str(config["BACKEND"]), config):
                 backends.append(backend)
         except Finding as finding:
             found.append(finding)
@@ -49,7 +53,6 @@ def check_processes(
         found += own
         if all(finding.severity is not Severity.MISTAKE for finding in own):
             found += backend.findings_beside(backends)
-    # Processes that share an entry share its findings.
     return list({str(finding): _message(finding) for finding in found}.values())
 
 
@@ -58,6 +61,7 @@ def _message(finding: Finding) -> checks.CheckMessage:
     return (checks.Error if is_mistake else checks.Warning)(
         finding.message,
         hint=finding.hint or None,
-        obj=", ".join(f"PRODUCTION_PROCESSES[{name!r}]" for name in finding.names),
+        obj=", ".join(f"PRODUCTION_PROCESSES[{name!r}]" for name in finding.names)
+        or "PRODUCTION_PROCESSES",
         id=f"prodserver_celery5.{finding.id}",
     )

@@ -23,6 +23,7 @@ __all__ = (
     "Command",
     "OptionError",
     "PrivateNameError",
+    "Unconfigured",
     "UnknownOptionError",
     "command_line",
     "import_pool",
@@ -140,6 +141,29 @@ _GLOBAL: Final = click.Command(
 _SHORT: Final = {"-A": "--app", "-b": "--broker", "-C": "--no-color", "-q": "--quiet"}
 
 
+class _NoSettings:
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+class Unconfigured:
+    """Stands for an app whose configuration may not be read; each setting is None.
+
+    Whoever reads it first lets the project's own code run: `on_after_configure`.
+
+    Args:
+        app: the app, to which all else goes.
+    """
+
+    conf = _NoSettings()
+
+    def __init__(self, app: celery.Celery) -> None:
+        self._app = app
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._app, name)
+
+
 class Command:
     """A subcommand of ``celery``, with the options that an app adds to it.
 
@@ -148,16 +172,15 @@ class Command:
         app: the Celery app.
     """
 
-    def __init__(self, name: str, app: celery.Celery) -> None:
+    def __init__(self, name: str, app: celery.Celery | Unconfigured) -> None:
         self.name = name
         self.app = app
         # Copies: what Celery declares stays as it is.
         self._command = copy.copy(getattr(import_module(f"celery.bin.{name}"), name))
-        params = [
-            *self._command.params,
-            *app.user_options.get(name, ()),
-            *app.user_options.get("preload", ()),
-        ]
+        own = [*app.user_options.get(name, ()), *app.user_options.get("preload", ())]
+        if isinstance(app, Unconfigured):
+            own = [_without_code(param) for param in own]
+        params = [*self._command.params, *own]
         # Celery 5.0 to 5.2 declare --uid twice, of which click 8.2 and newer warn.
         params = list({(*p.opts, *p.secondary_opts): p for p in params}.values())
         self._command.params = [
@@ -187,12 +210,11 @@ class Command:
                     keys[normal(param.name)] = param, spellings[0]
         return keys | {short[1:]: keys[long[2:]] for short, long in self._short.items()}
 
-    def unknown(self, key: str, where: str) -> UnknownOptionError:
+    def unknown(self, key: str) -> UnknownOptionError:
         """Make the error that names Celery's version and the nearest option.
 
         Args:
             key: the option, with or without hyphens in front.
-            where: as for `OptionError`.
         """
         bare = normal(key.lstrip("-"))
         near = [name for name, (opt, _) in self.keys.items() if f"-{bare}" in opt.opts]
@@ -200,7 +222,7 @@ class Command:
         return UnknownOptionError(
             f"Celery {celery.__version__}'s {self.name} has no such option.",
             f"Did you mean {near[0]!r}?" if near else "",
-            where,
+            redaction.word(key),
         )
 
     def parse(self, words: Sequence[str]) -> click.Context:
@@ -249,7 +271,7 @@ class Command:
             word = exc.option_name
             if long := self._short.get(word):  # attached to its value: -Aproj
                 self.parse([re.sub(f"^{word}", f"{long}=", word_) for word_ in words])
-            raise self.unknown(word, redaction.word(word)) from exc
+            raise self.unknown(word) from exc
         except click.ClickException as exc:
             param = getattr(exc, "param", None)
             where = f"ARGS {param.opts[-1]}" if param else "ARGS"
@@ -293,6 +315,15 @@ class Command:
                 hint,
                 f"ARGS word {redaction.word(repr(word))}",
             ) from exc
+
+
+def _without_code(param: click.Parameter) -> click.Parameter:
+    """Declare an option of the app's own so that none of its own code runs."""
+    declared = copy.copy(param)
+    declared.callback = None
+    if not type(param.type).__module__.startswith("click."):
+        declared.type = click.STRING
+    return declared
 
 
 def _without_import(pool: click.Parameter) -> click.Parameter:

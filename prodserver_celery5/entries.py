@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.utils.functional import Promise
+
+from .values import resolved, same, told
 
 if TYPE_CHECKING:
     import click
@@ -30,6 +31,11 @@ class Entry:
 
     # Whether this process has become the program of an entry.
     running = False
+    # Whether this entry is only checked: that may not configure its app, for which the
+    # project's own code would run.
+    checked = False
+    # Words of the command line, which follow those of ARGS.
+    extra: tuple[str, ...] = ()
 
     def __init__(self, program: str, config: Mapping[str, Any]) -> None:
         self.program = program
@@ -38,31 +44,54 @@ class Entry:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the processes whose entry this is: a backend never learns it."""
-        processes = getattr(settings, "PRODUCTION_PROCESSES", None)
-        if isinstance(processes, Mapping):
-            # A backend derived from ours may have changed ARGS.
-            for keys in (("BACKEND", "APP", "ARGS"), ("BACKEND", "APP")):
-                names = tuple(
-                    str(name)
-                    for name, entry in processes.items()
-                    if isinstance(entry, Mapping)
-                    and all(entry.get(key) == self.config.get(key) for key in keys)
-                )
-                if names:
-                    return names
+        # A backend derived from ours, or a command line, may have changed ARGS.
+        for keys in ({"BACKEND", "APP", "ARGS", *self.config}, ("BACKEND", "APP")):
+            if names := processes_with({key: self.config.get(key) for key in keys}):
+                return names
         return (self.program,)
 
     @cached_property
     def args(self) -> Any:
-        """ARGS, with the lazy strings of Django resolved."""
-        return resolved(self.config.get("ARGS"))
+        """ARGS, with what their lazy values stand for."""
+        args = resolved(self.config.get("ARGS"))
+        if not isinstance(args, Mapping):
+            return args
+        return {resolved(key): resolved(value) for key, value in args.items()}
+
+    @cached_property
+    def app_name(self) -> Any:
+        """What ``celery -A`` is to find, the lazy value resolved."""
+        return resolved(self.config.get("APP"))
 
     @cached_property
     def app(self) -> Celery:
         """The app that ``celery -A`` finds: ``APP`` has to be a string."""
+        from celery.utils.imports import symbol_by_name
+
         from .command import private
 
-        app: Celery = private("celery.app.utils", "find_app")(str(self.config["APP"]))
+        import_from_cwd = private("celery.utils.imports", "import_from_cwd")
+        failed: list[Exception] = []
+
+        def importing(module: str, **kwargs: Any) -> Any:
+            try:
+                return import_from_cwd(module, **kwargs)
+            except Exception as exc:
+                # Without such a module there may be an attribute of its name.
+                if not (isinstance(exc, ModuleNotFoundError) and exc.name == module):
+                    failed.append(exc)
+                raise
+
+        find_app = private("celery.app.utils", "find_app")
+        try:
+            app: Celery = find_app(self.app_name, symbol_by_name, importing)
+        except Exception as exc:
+            # Celery looks further when an import has failed, and says what came last.
+            reason = failed[0] if failed else exc
+            if isinstance(exc, ModuleNotFoundError) and not failed:
+                while isinstance(reason.__context__, AttributeError):
+                    reason = reason.__context__
+            raise reason from None
         return app
 
     @cached_property
@@ -70,7 +99,7 @@ class Entry:
         """Celery's own command, with the options that the app adds, if there is one."""
         from celery import Celery
 
-        from .command import Command
+        from .command import Command, Unconfigured
 
         try:
             app = self.app
@@ -80,19 +109,28 @@ class Entry:
             # What is wrong with ARGS can be known all the same. The namespace is that
             # of Celery's documentation for Django.
             app = Celery("nowhere", namespace="CELERY", set_as_current=False)
-        return Command(self.program, app)
+        return Command(self.program, Unconfigured(app) if self.checked else app)
+
+    @property
+    def conf(self) -> Any:
+        """The app's configuration; while the entry is checked, each setting is None."""
+        return self.command.app.conf
 
     @cached_property
     def words(self) -> list[str]:
         """ARGS as words of the command line; raises `OptionError`."""
-        from .arguments import spell
+        from .arguments import followed, spell
 
-        return spell(self.command, self.args)
+        return followed(spell(self.command, self.config.get("ARGS")), self.extra)
 
     @cached_property
     def context(self) -> click.Context:
         """ARGS as Celery reads them, the pool still a name; raises `OptionError`."""
         return self.command.parse(self.words)
+
+    def without_extra(self) -> Entry:
+        """Return the same entry, without the words of the command line."""
+        return Entry(self.program, self.config)
 
     def parsed(self, words: Sequence[str]) -> click.Context:
         """Return words as Celery reads them: those of the entry are read only once.
@@ -108,16 +146,20 @@ class Entry:
         return self.command.parse(words)
 
 
-def resolved(value: Any) -> Any:
-    """Replace lazy strings, such as those of gettext_lazy, by strings.
+def processes_with(part: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the processes whose entries have the same under some keys.
 
     Args:
-        value: a string, or a mapping or list in which there may be some.
+        part: of an entry.
     """
-    if isinstance(value, Promise):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {resolved(key): resolved(element) for key, element in value.items()}
-    if type(value) in (list, tuple, set, frozenset):
-        return type(value)(resolved(element) for element in value)
-    return value
+    try:
+        processes = dict(settings.PRODUCTION_PROCESSES)
+    except Exception:
+        return ()
+    entries = {str(name): told(entry)[0] for name, entry in processes.items()}
+    return tuple(
+        name
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping)
+        and all(same(entry.get(key), value) for key, value in part.items())
+    )

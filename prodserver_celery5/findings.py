@@ -5,17 +5,22 @@ Each rule takes the entry to look at, and yields a `Finding` for what is wrong w
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.utils.functional import Promise
+from django.conf import settings
+from django.utils.functional import SimpleLazyObject
 
 from . import green, pasted, redaction
 from .entries import Entry
+from .values import reason, shown, told
 
 if TYPE_CHECKING:
     from .command import Command, OptionError
@@ -28,11 +33,13 @@ __all__ = (
     "backend",
     "embedded_scheduler",
     "files",
+    "lists",
     "look",
     "may_be_ours",
     "mistakes",
     "node_files",
     "pool",
+    "processes",
     "scheduler",
     "second_beat",
     "shape",
@@ -56,7 +63,7 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
 
     Args:
         id: of the system check, such as ``"E003"``.
-        names: of the processes whose entry it is.
+        names: of the processes whose entry it is; none where it is of all.
         message: the key, the value, and what is wrong.
         hint: what to do; ``""`` where the message says it.
         severity: what it means for a start and for a check.
@@ -82,9 +89,16 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         self.__cause__ = cause
         # What Celery and Python say does not always end as a sentence does.
         stop = "." if hint and self.message[-1] not in ".?!" else ""
-        super().__init__(
-            f"{', '.join(names)}: {self.message}{stop} {self.hint}".rstrip()
-        )
+        where = f"{', '.join(names)}: " if names else ""
+        super().__init__(f"{where}{self.message}{stop} {self.hint}".rstrip())
+
+    def of_the_command_line(self) -> Finding:
+        """Return the same, found in what a command line adds to ARGS."""
+        message = re.sub("^ARGS:? ", "", self.message)
+        return Finding(
+            self.id, self.names, f"on the command line, {message}", self.hint,
+            severity=self.severity, cause=self.__cause__,
+        )  # fmt: skip
 
 
 Rule = Callable[[Entry], Iterator[Finding]]
@@ -99,18 +113,29 @@ def look(entry: Entry, keys: Sequence[str], rules: Sequence[Rule]) -> Iterator[F
         keys: that the entry may have.
         rules: those of its program; they see only entries whose APP and ARGS are right.
     """
+    alone: set[str] | None = None
+    for finding in _look(entry, keys, rules):
+        if entry.extra and alone is None:
+            alone = {str(other) for other in _look(entry.without_extra(), keys, rules)}
+        is_extra = alone is not None and str(finding) not in alone
+        yield finding.of_the_command_line() if is_extra else finding
+
+
+def _look(
+    entry: Entry, keys: Sequence[str], rules: Sequence[Rule]
+) -> Iterator[Finding]:
     for key in entry.config:
         if key not in keys:
             known = f"{', '.join(keys[:-1])} and {keys[-1]}"
             yield Finding(
                 "E010",
                 entry.names,
-                f"the key {key!r} is unknown.",
+                f"the key {shown(key)} is unknown.",
                 f"An entry can have {known}.",
             )
     wrong = [*app(entry), *arguments(entry)]
     yield from wrong
-    for rule in (workdir, shell, *rules) if not wrong else ():
+    for rule in (workdir, shell, lists, *rules) if not wrong else ():
         yield from _kept(rule, entry)
 
 
@@ -125,51 +150,83 @@ def _kept(rule: Rule, entry: Entry) -> Iterator[Finding]:
         yield Finding("W012", entry.names, message, severity=Severity.DOUBT, cause=exc)
 
 
-# An entry that has no backend yet
+# What has no backend yet
 
 
-def shape(name: str, config: object) -> Iterator[Finding]:
-    """E001: the entry is no dict.
+def processes() -> Iterator[Finding]:
+    """E016: PRODUCTION_PROCESSES is missing, or no dict."""
+    setting = "PRODUCTION_PROCESSES"
+    takes = "It must be a dict of names of processes and their entries."
+    if setting in dir(settings):
+        # Django itself looks at a lazy value when it hands it out.
+        value, what = told(SimpleLazyObject(lambda: getattr(settings, setting)))
+        if not isinstance(value, Mapping):
+            yield Finding("E016", (), f"{setting} {what}", takes)
+        return
+    # Django takes only names in capitals; the module may have others.
+    module = sys.modules.get(settings.SETTINGS_MODULE or "")
+    near = _nearest(setting, {*dir(settings), *vars(module or settings)} - {setting})
+    yield Finding("E016", (), f"the setting {setting} is missing.", near or takes)
+
+
+def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
+    """E001: the entry is no dict. E002: its BACKEND is missing, or no path.
 
     Args:
-        name: of the process.
+        names: of the processes that have it.
         config: what stands in PRODUCTION_PROCESSES.
     """
+    config, what = told(config)
     if not isinstance(config, Mapping):
-        yield Finding(
-            "E001",
-            [name],
-            f"the entry is {config!r}.",
-            "It must be a dict with the keys BACKEND, APP and ARGS.",
-        )
+        hint = "It must be a dict with the keys BACKEND, APP and ARGS."
+        yield Finding("E001", names, f"the entry {what}", hint)
+        return
+    takes = 'It takes a path, such as "prodserver_celery5.backends.CeleryWorker".'
+    path, what = told(config.get("BACKEND"))
+    if "BACKEND" not in config:
+        hint = _nearest("BACKEND", config) or takes
+        yield Finding("E002", names, "the key BACKEND is missing.", hint)
+    elif not isinstance(path, str):
+        yield Finding("E002", names, f"BACKEND {what}", takes)
 
 
-def may_be_ours(config: object) -> bool:
-    """Whether an entry's backend can be one of this package, or derived from it.
+def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
+    """Whether a backend can be one of this package, or derived from it.
 
     Other backends, and what they would import, are left alone.
 
     Args:
-        config: what stands in PRODUCTION_PROCESSES.
+        path: of the backend.
+        config: the entry.
     """
-    path = config.get("BACKEND") if isinstance(config, Mapping) else None
-    if not isinstance(path, str) or not isinstance(config, Mapping):
-        return False
-    return path.startswith("prodserver_celery5.") or (
-        "APP" in config and not path.startswith("django_prodserver.")
+    package = path.partition(".")[0]
+    return package == __package__ or (
+        "APP" in config and package != "django_prodserver"
     )
 
 
-def backend(name: str, path: str, error: Exception) -> Finding:
-    """E002: the backend cannot be imported, or does not take the entry.
+def backend(
+    names: Sequence[str], path: str, error: Exception, *, is_ours: bool
+) -> Finding:
+    """E002: the backend cannot be used. W015: nor is it known to be one of ours.
 
     Args:
-        name: of the process.
-        path: what stands under BACKEND.
+        names: of the processes that have it.
+        path: of the backend.
         error: what the backend failed with.
+        is_ours: whether it is one of this package, or derived from it.
     """
-    message = f"BACKEND = {path!r} cannot be used: {_reason(error)}"
-    return Finding("E002", [name], message, cause=error)
+    message = f"BACKEND = {path!r} cannot be used: {reason(error)}"
+    if is_ours:
+        return Finding("E002", names, message, cause=error)
+    return Finding(
+        "W015",
+        names,
+        message,
+        "Nothing else of the entry was checked.",
+        severity=Severity.DOUBT,
+        cause=error,
+    )
 
 
 # Every program
@@ -177,26 +234,18 @@ def backend(name: str, path: str, error: Exception) -> Finding:
 
 def app(entry: Entry) -> Iterator[Finding]:
     """E003: no APP. E004: it cannot be imported. E005: it is something else."""
-    from .command import PrivateNameError
-
-    name = entry.config.get("APP")
     takes = 'It takes what `celery -A` takes, such as "proj" or "proj.celery:app".'
-    if not name:
+    name, what = told(entry.config.get("APP"))
+    if name is None or name == "":
         yield Finding("E003", entry.names, "the key APP is missing.", takes)
         return
-    if not isinstance(name, (str, Promise)):
-        yield Finding("E004", entry.names, f"APP = {name!r} is no string.", takes)
+    if not isinstance(name, str):
+        yield Finding("E004", entry.names, f"APP {what}", takes)
         return
     try:
         found: object = entry.app
     except Exception as exc:
-        cause: BaseException = exc
-        # find_app() tries an attribute first and then a module of that name.
-        while not isinstance(exc, PrivateNameError) and isinstance(
-            cause.__context__, AttributeError
-        ):
-            cause = cause.__context__
-        message = f"APP = {str(name)!r} cannot be imported: {_reason(cause)}"
+        message = f"APP = {name!r} cannot be imported: {reason(exc)}"
         yield Finding("E004", entry.names, message, cause=exc)
         return
     from celery import Celery
@@ -205,7 +254,7 @@ def app(entry: Entry) -> Iterator[Finding]:
         yield Finding(
             "E005",
             entry.names,
-            f"APP = {str(name)!r} is of type {type(found).__name__}, not a Celery app.",
+            f"APP = {name!r} is of type {type(found).__name__}, not a Celery app.",
             'Name the app itself, such as "proj.celery:app".',
         )
 
@@ -217,7 +266,7 @@ def arguments(entry: Entry) -> Iterator[Finding]:
     try:
         entry.context  # noqa: B018 - made once, for whoever asks next
     except OptionError as whole:
-        for error in mistakes(entry.command, entry.args, whole):
+        for error in mistakes(entry.command, entry.config.get("ARGS"), whole):
             found = pasted.unexpanded(f"{error.where}: {error}")
             yield Finding(
                 "E006" if isinstance(error, UnknownOptionError) else "E007",
@@ -230,9 +279,7 @@ def arguments(entry: Entry) -> Iterator[Finding]:
             )
 
 
-def mistakes(
-    command: Command, args: object, whole: OptionError
-) -> Iterator[OptionError]:
+def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[OptionError]:
     """Find each mistake in ARGS, and where it is.
 
     Args:
@@ -263,13 +310,13 @@ def mistakes(
         known = f"CELERY_{command.name}_{getattr(param, 'name', '…')}".upper()
         variable = getattr(param, "envvar", None) or known
         value = os.environ.get(variable)
-        shown = (
-            "**" if redaction.name_is_secret(variable) else redaction.word(f"{value!r}")
-        )
-        environment.where = variable + (f" = {shown}" if value else "")
+        text = redaction.word(repr(value))
+        text = "**" if redaction.name_is_secret(variable) else text
+        environment.where = variable + (f" = {text}" if value else "")
         yield environment
         return
     found = False
+    args, _ = told(args)
     # Celery does not always say which option it was: each is tried alone.
     for key, value in args.items() if isinstance(args, Mapping) else ():
         error = attempt({key: value})
@@ -310,6 +357,20 @@ def shell(entry: Entry) -> Iterator[Finding]:
             )
 
 
+def lists(entry: Entry) -> Iterator[Finding]:
+    """W016: an element of a list has a space at its end, or is empty."""
+    for key, value in entry.context.params.items():
+        for element in value if isinstance(value, list) else ():
+            if isinstance(element, str) and (element.strip() or None) != element:
+                yield Finding(
+                    "W016",
+                    entry.names,
+                    f"{key} has {element!r}, which Celery takes as it is.",
+                    "Remove the space." if element.strip() else "Remove it.",
+                    severity=Severity.DOUBT,
+                )
+
+
 # Programs that have an option in common
 
 
@@ -321,7 +382,9 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
     from .command import private
 
     params = entry.context.params
-    name = path = params.get("scheduler") or entry.app.conf.beat_scheduler
+    name = path = params.get("scheduler") or entry.conf.beat_scheduler
+    if not name:
+        return
     extensions = private("celery.utils.imports", "load_extension_class_names")
     try:
         # Celery 5.0 and 5.1 need setuptools below 81 for this, and so for beat.
@@ -333,7 +396,7 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
             message = f"scheduler = {name!r} needs {package!r} in INSTALLED_APPS."
             yield Finding("E009", entry.names, message, cause=exc)
         else:
-            message = f"scheduler = {name!r} cannot be imported: {_reason(exc)}"
+            message = f"scheduler = {name!r} cannot be imported: {reason(exc)}"
             yield Finding("E008", entry.names, message, cause=exc)
         return
     # No other scheduler opens the file.
@@ -354,7 +417,7 @@ def pool(entry: Entry) -> Iterator[Finding]:
     name = entry.context.params.get("pool")
     if name == "prefork":
         # Celery takes its option's default for "what worker_pool says".
-        name = entry.app.conf.worker_pool
+        name = entry.conf.worker_pool
     path = str(private("celery.concurrency", "ALIASES").get(name, name) or "")
     # As symbol_by_name() takes it: "module:Class", "module.Class", or a module.
     module, colon, _ = path.partition(":")
@@ -498,5 +561,8 @@ def _is_importable(module: str) -> bool:
         return False
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def _nearest(name: str, names: Iterable[Any]) -> str:
+    """Return a hint to the name that is nearly another, if one is."""
+    known = {str(given).upper(): given for given in names}
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Is it misspelt as {known[near[0]]!r}?" if near else ""

@@ -20,8 +20,10 @@ def text(message: str) -> str:
     Args:
         message: a sentence, or part of one.
     """
-    # All up to the last @: a password may have an unescaped @, / or space in it.
-    return re.sub(r"(://[^\s:@/]*):.*@", r"\1:**@", message)
+    # Up to the last @ without a space before it: a password may have an unescaped @ or
+    # / in it. Else up to the last @ of all, for one with a space, unless what follows
+    # the colon is a port, or the address has ended.
+    return re.sub(r"(://[^\s:@/[]*):(?:\S*@|(?!\s|\d+\b).*@)", r"\1:**@", message)
 
 
 def name_is_secret(name: str) -> bool:
@@ -39,7 +41,8 @@ def word(shown: str) -> str:
     Args:
         shown: such as ``broker_password=s3cret`` or ``'amqp://me:s3cret@host'``.
     """
-    shown = text(shown)
+    # No sentence follows: all up to the last @ is the password.
+    shown = re.sub(r"(://[^\s:@/[]*):(?!\d+/).*@", r"\1:**@", text(shown))
     name, equals, _ = shown.partition("=")
     return f"{name}=**" if equals and name_is_secret(name) else shown
 

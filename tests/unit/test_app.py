@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import celery
 import pytest
 from django.utils.functional import lazystr
 
@@ -30,7 +33,7 @@ def test_each_spelling_finds_the_app(program: str, name: str) -> None:
     [
         (None, "E003", "the key APP is missing"),
         ("", "E003", "the key APP is missing"),
-        (app, "E004", "is no string"),
+        (app, "E004", "APP is <Celery"),
         ("nowhere", "E004", "No module named 'nowhere'"),
         ("prayer_room_api.celery:ap", "E004", "has no attribute 'ap'"),
         ("prayer_room_api.celery.ap", "E004", "has no attribute 'ap'"),
@@ -43,3 +46,67 @@ def test_anything_else_is_a_finding(name: object, id_: str, reason: str) -> None
     assert finding.names == ("worker",)
     assert reason in str(finding)
     assert "\n" not in str(finding)
+
+
+@pytest.mark.parametrize("imported", [False, True])
+@pytest.mark.parametrize("spelling", ["{}", "{}.celery", "{}.celery:app", "{}:app"])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import redsi", "ModuleNotFoundError: No module named 'redsi'"),
+        ("from os import nothing", "ImportError: cannot import name 'nothing' from"),
+        ("raise RuntimeError('no key')", "RuntimeError: no key"),
+        ("raise RuntimeError", "RuntimeError"),
+        ("raise ValueError('so')", "ValueError: so"),
+        ("def (", "SyntaxError: invalid syntax (celery.py, line 1)"),
+        ("nothing", "NameError: name 'nothing' is not defined"),
+        ("import os; os.nothing", "AttributeError: module 'os' has no attribute"),
+        ("raise KeyError('SECRET_KEY')", "KeyError: 'SECRET_KEY'"),
+        (
+            "from django.core import exceptions\n"
+            "raise exceptions.ImproperlyConfigured('x')",
+            "ImproperlyConfigured: x",
+        ),
+        ("", "has no attribute '"),
+    ],
+)
+def test_the_reason_of_a_module_that_raises(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    reason: str,
+    spelling: str,
+    imported: bool,
+) -> None:
+    if spelling == "{}:app" and not imported:
+        pytest.skip("nobody imports the module that raises")
+    monkeypatch.syspath_prepend(tmp_path)
+    # A name of its own: a module that was imported once stays.
+    package = tmp_path / f"proj_{len(_made)}"
+    _made.append(package)
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import celery" if imported else "")
+    (package / "celery.py").write_text(code)
+    name = spelling.format(package.name)
+    (finding,) = findings.app(Entry("worker", {"APP": name}))
+    assert finding.message.startswith(f"APP = {name!r} cannot be imported: ")
+    assert reason in finding.message
+
+
+_made: list[Path] = []
+
+
+@pytest.mark.parametrize("name", ["celery", "django", "json", "email"])
+def test_an_app_that_is_named_like_something_installed(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # Once somebody has asked for it, Celery finds this in itself.
+    monkeypatch.delitem(vars(celery), "current_app", raising=False)
+    (finding,) = findings.app(Entry("worker", {"APP": name}))
+    assert finding.message.endswith(f"module {name!r} has no attribute 'celery'")
+
+
+@pytest.mark.parametrize("name", [".", ":", "a..b", ":app", "a:", " "])
+def test_an_app_that_is_no_name(name: str) -> None:
+    (finding,) = findings.app(Entry("worker", {"APP": name}))
+    assert finding.message.startswith(f"APP = {name!r} cannot be imported: ")

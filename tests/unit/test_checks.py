@@ -19,16 +19,17 @@ from celery import Celery
 from django.apps import apps
 from django.core import checks
 from django.core.management import CommandError
-from django.utils.functional import lazystr
+from django.utils.functional import SimpleLazyObject, lazystr
 
 from prodserver_celery5 import backends, findings
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 
-from .test_options import invalid
+from .test_options import Unshowable, invalid
 
 WORKER = {"BACKEND": "prodserver_celery5.backends.CeleryWorker", "APP": "shop:app"}
 BEAT = {"BACKEND": "prodserver_celery5.backends.CeleryBeat", "APP": "shop:app"}
+PERSISTENT = "celery.beat:PersistentScheduler"
 DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
 
 
@@ -103,7 +104,7 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         " no amqp://me:**@host, today",
         "",
     ),
-    ("E004", {**WORKER, "APP": 5}, "APP = 5 is no string.", APP_TAKES),
+    ("E004", {**WORKER, "APP": 5}, "APP is 5.", APP_TAKES),
     (
         "E005",
         {**WORKER, "APP": "shop:number"},
@@ -131,8 +132,8 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "E007",
-        {**BEAT, "ARGS": {"detach": "yes"}},
-        "ARGS['detach'] = 'yes': a flag takes True, False or None.",
+        {**BEAT, "ARGS": {"detach": "maybe"}},
+        "ARGS['detach'] = 'maybe': a flag takes True, False or None.",
         "",
     ),
     (
@@ -192,13 +193,16 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "W003",
-        {**BEAT, "ARGS": {"schedule": "/no/x"}},
+        {**BEAT, "ARGS": {"schedule": "/no/x", "scheduler": PERSISTENT}},
         "schedule = '/no/x': the folder '/no' does not exist here.",
         "",
     ),
     (
         "W003",
-        {**WORKER, "ARGS": {"beat": True, "schedule": "/no/x"}},
+        {
+            **WORKER,
+            "ARGS": {"beat": True, "schedule": "/no/x", "scheduler": PERSISTENT},
+        },
         "schedule-filename = '/no/x': the folder '/no' does not exist here.",
         "",
     ),
@@ -249,7 +253,7 @@ def test_a_finding_of_a_check_stops_the_start(
 
 
 def test_each_finding_that_stops_a_start_has_its_row() -> None:
-    """E001 and E002 are of entries that have no backend; a doubt stops nothing."""
+    """These three are of what has no backend; a doubt stops nothing."""
     stopping = set()
     for node in ast.walk(ast.parse(Path(findings.__file__).read_text())):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
@@ -260,7 +264,7 @@ def test_each_finding_that_stops_a_start_has_its_row() -> None:
             }
             if "DOUBT" not in ast.unparse(node):
                 stopping |= {id_ for id_ in ids if isinstance(id_, str)}
-    assert {row[0] for row in ERRORS} == stopping - {"E001", "E002"}
+    assert {row[0] for row in ERRORS} == stopping - {"E001", "E002", "E016"}
 
 
 def test_a_machine_without_posix(
@@ -278,15 +282,177 @@ def test_a_machine_without_posix(
     assert message.id == "prodserver_celery5.W002"
 
 
-@pytest.mark.parametrize("entry", ["worker", None, 5, ["BACKEND"]])
-def test_an_entry_that_is_no_mapping(settings: Any, entry: Any) -> None:
+def failing() -> Any:
+    raise RuntimeError("not today")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: "worker", "is 'worker'"),
+        (lambda: None, "is None"),
+        (lambda: 5, "is 5"),
+        (lambda: ["BACKEND"], "is ['BACKEND']"),
+        (lambda: SimpleLazyObject(lambda: 5), "is 5"),
+        (Unshowable, "is <Unshowable>"),
+        (
+            lambda: SimpleLazyObject(failing),
+            "cannot be had: RuntimeError: not today",
+        ),
+    ],
+)
+def test_an_entry_that_is_no_mapping(settings: Any, make: Any, what: str) -> None:
+    entry = make()
+    (message,) = found(settings, shop=entry, other=entry)
+    assert message.id == "prodserver_celery5.E001"
+    assert message.msg.removesuffix(".") == f"the entry {what}"
+    assert message.obj == "PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['other']"
+
+
+BACKEND_TAKES = 'It takes a path, such as "prodserver_celery5.backends.CeleryWorker".'
+
+
+@pytest.mark.parametrize(
+    ("entry", "message", "hint"),
+    [
+        ({}, "the key BACKEND is missing.", BACKEND_TAKES),
+        ({"APP": "shop:app"}, "the key BACKEND is missing.", BACKEND_TAKES),
+        *(
+            (
+                {key: WORKER["BACKEND"], "APP": "shop:app"},
+                "the key BACKEND is missing.",
+                f"Is it misspelt as {key!r}?",
+            )
+            for key in ("backend", "Backend", "BACKENDS", "BACKED")
+        ),
+        ({"BACKEND": None}, "BACKEND is None.", BACKEND_TAKES),
+        ({"BACKEND": 5}, "BACKEND is 5.", BACKEND_TAKES),
+        (
+            {"BACKEND": CeleryWorker},
+            f"BACKEND is {CeleryWorker!r}.",
+            BACKEND_TAKES,
+        ),
+        ({"BACKEND": len}, "BACKEND is <built-in function len>.", None),
+    ],
+)
+def test_a_backend_that_is_no_path(
+    settings: Any, entry: dict[str, Any], message: str, hint: str | None
+) -> None:
     expected = checks.Error(
-        f"the entry is {entry!r}.",
-        hint="It must be a dict with the keys BACKEND, APP and ARGS.",
-        obj="PRODUCTION_PROCESSES['shop']",
-        id="prodserver_celery5.E001",
+        message,
+        hint=hint or BACKEND_TAKES,
+        obj="PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['same']",
+        id="prodserver_celery5.E002",
     )
-    assert found(settings, shop=entry) == [expected]
+    assert found(settings, shop=entry, same=dict(entry)) == [expected]
+
+
+IS_A_DICT = "It must be a dict of names of processes and their entries."
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: None, "PRODUCTION_PROCESSES is None."),
+        (lambda: [WORKER], f"PRODUCTION_PROCESSES is {[WORKER]}."),
+        (lambda: "worker", "PRODUCTION_PROCESSES is 'worker'."),
+        (lambda: SimpleLazyObject(lambda: 5), "PRODUCTION_PROCESSES is 5."),
+        (
+            lambda: SimpleLazyObject(failing),
+            "PRODUCTION_PROCESSES cannot be had: RuntimeError: not today",
+        ),
+    ],
+)
+def test_processes_that_are_no_mapping(settings: Any, make: Any, message: str) -> None:
+    settings.PRODUCTION_PROCESSES = make()
+    assert check_processes() == [
+        checks.Error(
+            message,
+            hint=IS_A_DICT,
+            obj="PRODUCTION_PROCESSES",
+            id="prodserver_celery5.E016",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("PRODUCTION_PROCESES", "Is it misspelt as 'PRODUCTION_PROCESES'?"),
+        ("PRODUCTION_PROCESS", "Is it misspelt as 'PRODUCTION_PROCESS'?"),
+        ("SHOP_QUEUES", IS_A_DICT),
+    ],
+)
+def test_the_setting_is_missing(settings: Any, given: str, hint: str) -> None:
+    del settings.PRODUCTION_PROCESSES
+    setattr(settings, given, {"worker": WORKER})
+    assert check_processes() == [
+        checks.Error(
+            "the setting PRODUCTION_PROCESSES is missing.",
+            hint=hint,
+            obj="PRODUCTION_PROCESSES",
+            id="prodserver_celery5.E016",
+        )
+    ]
+
+
+def test_the_setting_in_small_letters(tmp_path: Path) -> None:
+    """Django takes it for no setting at all."""
+    (tmp_path / "shop_settings.py").write_text(
+        "INSTALLED_APPS = ['prodserver_celery5']\nproduction_processes = {}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "check", "--settings=shop_settings"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Is it misspelt as 'production_processes'?" in done.stderr
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("wrong", [False, True])
+def test_lazy_entries(settings: Any, wrong: bool) -> None:
+    key = "concurency" if wrong else "concurrency"
+    lazy = SimpleLazyObject(
+        lambda: {
+            "BACKEND": lazystr(WORKER["BACKEND"]),
+            "APP": SimpleLazyObject(lambda: "shop:app"),
+            "ARGS": SimpleLazyObject(lambda: {key: SimpleLazyObject(lambda: 2)}),
+        }
+    )
+    messages = found(settings, shop=lazy)
+    assert [message.id for message in messages] == ["prodserver_celery5.E006"] * wrong
+    start = CeleryWorker(**lazy)
+    if wrong:
+        with pytest.raises(CommandError, match=r"^shop: ARGS\['concurency'\] = 2: "):
+            start.prep_server_args()
+    else:
+        assert start.prep_server_args() == ["--concurrency=2"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SimpleLazyObject(lambda: 5), "APP is 5."),
+        (Unshowable, "APP is <Unshowable>."),
+        (lambda: [], "APP is []."),
+        (
+            lambda: SimpleLazyObject(failing),
+            "APP cannot be had: RuntimeError: not today",
+        ),
+    ],
+)
+def test_an_app_that_is_no_string(settings: Any, make: Any, message: str) -> None:
+    entry = {**WORKER, "APP": make()}
+    (reported,) = found(settings, shop=entry)
+    assert reported.id == "prodserver_celery5.E004"
+    assert reported.msg.startswith(message)
+    with pytest.raises(CommandError, match=r"^shop: APP (is|cannot be had)"):
+        CeleryWorker(**entry).prep_server_args()
 
 
 def test_a_backend_that_cannot_be_imported(settings: Any) -> None:
@@ -370,7 +536,7 @@ GOOD: list[dict[str, Any]] = [
     {**WORKER, "ARGS": {"schedule": "/no/x", "scheduler": "no.such:Thing"}},
     # The DatabaseScheduler has no file.
     {**BEAT, "ARGS": {"schedule": "/no/x", "scheduler": DATABASE}},
-    {**BEAT, "ARGS": {"scheduler": "celery.beat:PersistentScheduler"}},
+    {**BEAT, "ARGS": {"scheduler": PERSISTENT}},
     {**WORKER, "BACKEND": f"{__name__}.OurWorker"},
 ]
 
@@ -397,8 +563,6 @@ def test_a_backend_derived_from_ours(settings: Any) -> None:
         {"BACKEND": "django_prodserver.backends.celery.CeleryWorker", "APP": "nope"},
         {"BACKEND": "django_prodserver.backends.gunicorn.GunicornServer", "ARGS": 5},
         {"BACKEND": "nowhere.Backend", "ARGS": {"x": object()}},
-        {"BACKEND": None},
-        {},
     ],
 )
 def test_other_backends_are_left_alone(settings: Any, entry: Any) -> None:
@@ -409,10 +573,6 @@ def test_other_backends_are_left_alone(settings: Any, entry: Any) -> None:
 
 def test_no_processes(settings: Any) -> None:
     assert found(settings) == []
-    settings.PRODUCTION_PROCESSES = None
-    assert check_processes() == []
-    del settings.PRODUCTION_PROCESSES
-    assert check_processes() == []
 
 
 def test_the_apps_configuration_is_left_as_it_was(settings: Any, shop: Celery) -> None:
@@ -503,21 +663,38 @@ print(*sys.modules)
 
 
 @pytest.mark.parametrize(
-    "backend",
+    ("backend", "reason"),
     [
-        "prodserver_celery5.backends.CeleryBackend",
-        "broken_backends.Worker",
+        ("prodserver_celery5.backends.CeleryBackend", "AttributeError: "),
+        ("prodserver_celery5.entries.Entry", "TypeError: it is no backend"),
+        ("prodserver_celery5", "ImportError: "),
+        (f"{__name__}.MailWorker", "KeyError: 'ARGS'"),
     ],
 )
 def test_a_backend_that_cannot_be_used(
+    settings: Any, backend: str, reason: str
+) -> None:
+    entry = {**WORKER, "BACKEND": backend}
+    (message,) = found(settings, shop=entry, same=dict(entry))
+    assert (message.id, message.level) == ("prodserver_celery5.E002", checks.ERROR)
+    assert message.msg.startswith(f"BACKEND = '{backend}' cannot be used: {reason}")
+    assert message.obj == "PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['same']"
+
+
+@pytest.mark.parametrize(
+    "backend", ["nosuch.backends.Flower", "broken_backends.Worker"]
+)
+def test_another_backend_that_cannot_be_imported(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
+    """It may be derived from ours, or be left alone: only its import tells."""
     (tmp_path / "broken_backends.py").write_text("raise RuntimeError('no\\nway')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    (message,) = found(settings, shop={**WORKER, "BACKEND": backend})
-    assert message.id == "prodserver_celery5.E002"
+    (message,) = found(settings, shop={"BACKEND": backend, "APP": "proj"})
+    assert (message.id, message.level) == ("prodserver_celery5.W015", checks.WARNING)
     assert message.msg.startswith(f"BACKEND = '{backend}' cannot be used: ")
     assert "\n" not in message.msg
+    assert found(settings, shop={"BACKEND": backend}) == []
 
 
 @pytest.mark.parametrize(
@@ -528,9 +705,9 @@ def test_a_backend_that_cannot_be_used(
         "celery.concurrency.solo",
     ],
 )
-def test_the_path_of_a_pool(settings: Any, shop: Celery, pool: str) -> None:
+def test_the_path_of_a_pool(shop: Celery, pool: str) -> None:
     shop.conf.worker_pool = pool
-    assert found(settings, shop=WORKER) == []
+    assert CeleryWorker(**WORKER).prep_server_args() == []
 
 
 @pytest.mark.usefixtures("shop")
@@ -557,7 +734,131 @@ def test_embedded_beat_beside_a_beat_whose_app_is_missing(
     assert [message.id for message in messages] == ["prodserver_celery5.E004"]
 
 
-def test_a_pool_in_a_package_that_is_missing(settings: Any, shop: Celery) -> None:
+def test_a_pool_in_a_package_that_is_missing(shop: Celery) -> None:
     shop.conf.worker_pool = "shop_nowhere.pools:TaskPool"
-    (message,) = found(settings, worker=WORKER)
-    assert message.id == "prodserver_celery5.W001"
+    with pytest.raises(CommandError, match=r"module 'shop_nowhere\.pools'"):
+        CeleryWorker(**WORKER).prep_server_args()
+
+
+# What a check leaves to the start
+
+
+class Counting:
+    """A configuration that counts who reads it."""
+
+    broker_url = "memory://"
+    sent = False
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name != "reads":
+            self.reads += 1
+        return super().__getattribute__(name)
+
+
+@pytest.fixture
+def conf(shop: Celery) -> Counting:
+    """The configuration of an app that sends a message once it has one."""
+    conf = Counting()
+    shop.config_from_object(conf)
+
+    def send(**kwargs: Any) -> None:
+        conf.sent = True
+        raise RuntimeError("as a broker that is away")
+
+    shop.on_after_configure.connect(send, weak=False)
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+        return value or ctx.obj.app.conf.task_default_queue
+
+    class Known(click.ParamType):
+        name = "known"
+
+        def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+            return {"a": ctx.obj.app.conf.task_default_queue}[value]
+
+    shop.user_options["preload"].add(click.Option(["--own"], callback=read))
+    shop.user_options["preload"].add(click.Option(["--known"], type=Known()))
+    return conf
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"own": "x", "known": "a"},
+        {"loglevel": "INFO", "pidfile": "x", "schedule": "x"},
+        {"scheduler": PERSISTENT, "schedule": "x"},
+        "-l INFO -- worker.prefetch_multiplier=1",
+        {"no-such": 1, "loglevel": "loud"},
+    ],
+)
+@pytest.mark.parametrize("entry", [WORKER, BEAT])
+def test_a_check_does_not_configure_the_app(
+    settings: Any, conf: Counting, entry: dict[str, Any], args: Any
+) -> None:
+    embedded = {**WORKER, "ARGS": {"beat": True}}
+    messages = found(settings, w=embedded, shop={**entry, "ARGS": args}, b=BEAT)
+    assert conf.reads == 0
+    assert not conf.sent
+    ids = {str(message.id).partition(".")[2] for message in messages}
+    assert ids == {"W005", *(("E006", "E007") if "no-such" in args else ())}
+
+
+@pytest.mark.parametrize("backend", [CeleryWorker, CeleryBeat])
+def test_a_start_configures_the_app(conf: Counting, backend: Any) -> None:
+    backend(**WORKER).prep_server_args()
+    assert conf.reads > 0
+    assert conf.sent
+
+
+def test_what_the_configuration_names_waits_for_the_start(
+    settings: Any, shop: Celery, poorer: None
+) -> None:
+    shop.conf.update(
+        beat_scheduler=DATABASE, worker_pool="gevent", worker_pidfile="/no/x"
+    )
+    assert found(settings, worker=WORKER, beat=BEAT) == []
+    with pytest.raises(CommandError, match="needs 'django_celery_beat' in INSTALLED"):
+        CeleryBeat(**BEAT).prep_server_args()
+    with pytest.raises(CommandError, match="needs the module 'gevent'"):
+        CeleryWorker(**WORKER).prep_server_args()
+    shop.conf.worker_pool = "solo"
+    if celery.VERSION >= (5, 3):
+        with pytest.raises(CommandError, match="the folder '/no' does not exist"):
+            CeleryWorker(**WORKER).prep_server_args()
+
+
+# Lists
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("args", "message", "hint"),
+    [
+        ({"queues": "a, b"}, "queues has ' b'", "Remove the space."),
+        ({"queues": ["a", " b"]}, "queues has ' b'", "Remove the space."),
+        ("-Q 'a ,b'", "queues has 'a '", "Remove the space."),
+        (
+            {"exclude_queues": "a,\n b"},
+            "exclude_queues has '\\n b'",
+            "Remove the space.",
+        ),
+        (["-I", "a,b "], "include has 'b '", "Remove the space."),
+        ({"queues": ""}, "queues has ''", "Remove it."),
+        ({"queues": "a,"}, "queues has ''", "Remove it."),
+    ],
+)
+def test_the_space_in_a_list(settings: Any, args: Any, message: str, hint: str) -> None:
+    entry = {**WORKER, "ARGS": args}
+    assert found(settings, shop=entry) == [
+        checks.Warning(
+            f"{message}, which Celery takes as it is.",
+            hint=hint,
+            obj="PRODUCTION_PROCESSES['shop']",
+            id="prodserver_celery5.W016",
+        )
+    ]
+    CeleryWorker(**entry).prep_server_args()

@@ -17,6 +17,8 @@ import click
 import pytest
 from celery import Celery, bootsteps
 from celery.bin import worker
+from celery.local import Proxy
+from django.utils.functional import SimpleLazyObject, lazy, lazystr
 
 from prodserver_celery5 import redaction
 from prodserver_celery5.command import (
@@ -67,6 +69,42 @@ class Text(str):
         return "something else"
 
 
+class Size(enum.Enum):
+    TWO = 2
+    NAME = "big"
+
+
+class Switch(enum.Enum):
+    ON = True
+
+
+class Key(str, enum.Enum):
+    QUEUES = "queues"
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Number(int):
+    def __repr__(self) -> str:
+        return "something else"
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+    __str__ = __repr__
+
+
+def lazily(value: Any) -> SimpleLazyObject:
+    return SimpleLazyObject(lambda: value)
+
+
+def failing() -> Any:
+    raise KeyError("QUEUES")
+
+
 @pytest.mark.parametrize(
     ("args", "argv"),
     [
@@ -109,6 +147,41 @@ class Text(str):
         ({"without-gossip": None}, ["--without-gossip"]),
         ({"without-gossip": False}, []),
         ({"without_gossip": True}, ["--without-gossip"]),
+        # As words, which a command line has in place of values.
+        ({"without-gossip": "true"}, ["--without-gossip"]),
+        ({"without-gossip": "Yes"}, ["--without-gossip"]),
+        ({"without-gossip": "0"}, []),
+        ({"without-gossip": Switch.ON}, ["--without-gossip"]),
+        # Members of an Enum, and numbers of other types.
+        ({"concurrency": Size.TWO}, ["--concurrency=2"]),
+        ({Key.QUEUES: [Size.NAME, Queue.FAST]}, ["--queues=big,fast"]),
+        ({"time-limit": Decimal("2.5")}, ["--time-limit=2.5"]),
+        ({"time-limit": Decimal(60)}, ["--time-limit=60"]),
+        ({"concurrency": Number(3)}, ["--concurrency=3"]),
+        ({Text("queues"): Text("a")}, ["--queues=a"]),
+        (Text("-c 3"), ["-c", "3"]),
+        # Lazy values, wherever they stand.
+        ({"concurrency": lazily(2)}, ["--concurrency=2"]),
+        ({"concurrency": lazily("2")}, ["--concurrency=2"]),
+        ({"concurrency": lazy(lambda: 2, int)()}, ["--concurrency=2"]),
+        ({"time-limit": lazily(timedelta(minutes=1))}, ["--time-limit=60"]),
+        ({"time-limit": lazily(2.5)}, ["--time-limit=2.5"]),
+        ({"pidfile": lazily(Path("w.pid"))}, ["--pidfile=w.pid"]),
+        ({"queues": [lazily("a"), lazystr("b")]}, ["--queues=a,b"]),
+        ({"queues": lazily(["a", lazily("b")])}, ["--queues=a,b"]),
+        ({"queues": lazy(lambda: ["a"], list)()}, ["--queues=a"]),
+        ({"queues": {lazily("a")}}, ["--queues=a"]),
+        ({"queues": {"b": 1, "a": 2}.keys()}, ["--queues=a,b"]),
+        ({"without-gossip": lazily(True)}, ["--without-gossip"]),
+        ({"concurrency": lazily(None)}, []),
+        ({"concurrency": lazily(lazily(2))}, ["--concurrency=2"]),
+        ({lazily("concurrency"): 2}, ["--concurrency=2"]),
+        ({lazystr("concurrency"): 2}, ["--concurrency=2"]),
+        (lazily({"concurrency": lazily(2)}), ["--concurrency=2"]),
+        (lazily("-c 2"), ["-c", "2"]),
+        (lazystr("-c 2"), ["-c", "2"]),
+        (lazily(["-c", lazily(2)]), ["-c", "2"]),
+        (lazily(None), []),
         ({"events": True}, ["--events"]),
         ({"discard": True}, ["--discard"]),
         ({"schedule": "s"}, ["--schedule=s"]),
@@ -210,11 +283,6 @@ COMMA = "an element cannot contain a comma: Celery would split it in two."
         ({"prefetch-multiplier": True}, "ARGS['prefetch-multiplier'] = True", INTEGER),
         ({"prefetch_multiplier": [4]}, "ARGS['prefetch_multiplier'] = [4]", INTEGER),
         ({"prefetch_multiplier": {}}, "ARGS['prefetch_multiplier'] = {}", INTEGER),
-        (
-            {"time-limit": Decimal(1)},
-            "ARGS['time-limit'] = Decimal('1')",
-            "it takes one float, or a timedelta.",
-        ),
         ({"pidfile": ["a"]}, "ARGS['pidfile'] = ['a']", ONE),
         ({"pidfile": False}, "ARGS['pidfile'] = False", ONE),
         (
@@ -223,7 +291,7 @@ COMMA = "an element cannot contain a comma: Celery would split it in two."
             ONE,
         ),
         ({"without-gossip": 1}, "ARGS['without-gossip'] = 1", FLAG),
-        ({"without-gossip": "yes"}, "ARGS['without-gossip'] = 'yes'", FLAG),
+        ({"without-gossip": "maybe"}, "ARGS['without-gossip'] = 'maybe'", FLAG),
         ({"without-gossip": ""}, "ARGS['without-gossip'] = ''", FLAG),
         ({"beat": []}, "ARGS['beat'] = []", FLAG),
         ("--pidfile 'a", "ARGS", "a shell could not split it: No closing quotation."),
@@ -239,6 +307,39 @@ def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) 
     assert (found.where, str(found)) == (where, message)
     with pytest.raises(OptionError):
         parsing.words("worker", app, args)
+
+
+HAD = "it cannot be had: KeyError: 'QUEUES'"
+STANDS = "it cannot be had: TypeError: a Proxy stands here for another value."
+
+
+@pytest.mark.parametrize(
+    ("make", "where", "message"),
+    [
+        (lambda: {"queues": lazily({"a": 1})}, "ARGS['queues'] = {'a': 1}", A_LIST),
+        (lambda: {"beat": lazily(2)}, "ARGS['beat'] = 2", FLAG),
+        (lambda: {"queues": Unshowable()}, "ARGS['queues'] = <Unshowable>", A_LIST),
+        (lambda: {Unshowable(): 1}, "ARGS[<Unshowable>] = 1", "a key must be an"),
+        (
+            lambda: {"queues": ["a", SimpleLazyObject(failing)]},
+            "ARGS['queues'] = ['a', <SimpleLazyObject: <function failing",
+            HAD,
+        ),
+        (lambda: SimpleLazyObject(failing), "ARGS", HAD),
+        (lambda: {"queues": lazy(failing, str)()}, "ARGS['queues'] = <__proxy__>", HAD),
+        # Of another library than Django.
+        (lambda: {"queues": Proxy(lambda: "a")}, "ARGS['queues'] = 'a'", STANDS),
+        (lambda: Proxy(lambda: "-c 2"), "ARGS", STANDS),
+        (lambda: ["-c", Proxy(lambda: 2)], "ARGS", STANDS),
+    ],
+)
+def test_a_value_that_cannot_be_had(
+    app: Celery, make: Any, where: str, message: str
+) -> None:
+    found = error(app, make())
+    assert found.where.startswith(where)
+    assert str(found).startswith(message)
+    assert "\n" not in f"{found.where} {found}"
 
 
 @pytest.mark.parametrize(
@@ -517,10 +618,35 @@ def test_without_the_import_of_the_pool(app: Celery) -> None:
         ("'amqp://me:s3cret@h'", "'amqp://me:**@h'"),
         ("--hostname=w@host", "--hostname=w@host"),
         ("http://host:80/", "http://host:80/"),
+        ("--x=amqp://me:s3@c ret@h//", "--x=amqp://me:**@h//"),
     ],
 )
 def test_no_password_is_shown(word: str, shown: str) -> None:
     assert redaction.word(word) == shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        *(
+            (whole, whole)
+            for whole in (
+                "https://host:8080/path, contact admin@corp",
+                "no redis://localhost: it is gone, ask admin@corp",
+                "no redis://[::1]:6379/0, ask admin@corp",
+                "no amqp://host:5672: refused (admin@corp)",
+            )
+        ),
+        (
+            "no amqp://me:s3cret@host:5672//, ask admin@corp",
+            "no amqp://me:**@host:5672//, ask admin@corp",
+        ),
+        ("no amqp://me:s3 cret@host", "no amqp://me:**@host"),
+        ("no redis://:8080/a@host", "no redis://:**@host"),
+    ],
+)
+def test_the_rest_of_a_reason_is_shown(reason: str, shown: str) -> None:
+    assert redaction.text(reason) == shown
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from .test_rooms import PACKAGE
 
 # Each name, an entry that does without it, and one whose start or check says that it
-# is missing. Without the last two nothing can be read at all.
+# is missing. Without the last three nothing can be read at all.
 NAMES: dict[str, tuple[Any, Any]] = {
     "celery.app.defaults._TO_OLD_KEY": ({"concurrency": 2}, {"broker": "memory://"}),
     "celery.bin.base.LogLevel": ({"loglevel": "INFO"}, {"loglevel": 20}),
@@ -32,6 +32,7 @@ NAMES: dict[str, tuple[Any, Any]] = {
     "celery.utils.nodenames.node_format": ({"concurrency": 2}, {"pidfile": "%n.pid"}),
     "celery.app.utils.find_app": (None, {}),
     "celery.bin.base.CLIContext": (None, {}),
+    "celery.utils.imports.import_from_cwd": (None, {}),
 }
 
 

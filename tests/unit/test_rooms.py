@@ -15,15 +15,18 @@ PACKAGE = Path(prodserver_celery5.__file__).parent
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "apps": {"checks"},
-    "checks": {"backends", "entries", "findings"},
+    "checks": {"backends", "entries", "findings", "values"},
     "backends": {
         "command", "entries", "findings", "green", "prefork", "redaction", "restart"
     },
-    "findings": {"arguments", "command", "entries", "green", "pasted", "redaction"},
-    "entries": {"arguments", "command"},
-    "arguments": {"command", "redaction"},
+    "findings": {
+        "arguments", "command", "entries", "green", "pasted", "redaction", "values"
+    },
+    "entries": {"arguments", "command", "values"},
+    "arguments": {"command", "redaction", "values"},
     "command": {"pasted", "redaction"},
     "pasted": set(),
+    "values": {"redaction"},
     "redaction": set(),
     "green": {"restart"},
     "restart": set(),

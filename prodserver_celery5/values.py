@@ -1,0 +1,96 @@
+"""What a value of the settings stands for, and how it is shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+
+from django.utils.functional import LazyObject, Promise
+
+from . import redaction
+
+__all__ = ("reason", "resolved", "same", "shown", "told")
+
+
+def resolved(value: Any) -> Any:
+    """Return what a lazy value, a member of an Enum or a path stands for.
+
+    Args:
+        value: such as one of gettext_lazy, a SimpleLazyObject, or a list with some.
+
+    Raises:
+        TypeError: it is a stand-in of a kind that is not known here.
+        Exception: whatever a lazy value fails with.
+    """
+    kind = type(value)
+    if issubclass(kind, Promise):
+        return resolved(value._proxy____cast())
+    if issubclass(kind, LazyObject):
+        # Its class is that of what it stands for, which is made to tell.
+        return resolved(value._wrapped) if value.__class__ else None
+    if issubclass(kind, Enum):
+        return resolved(value.value)
+    if issubclass(kind, os.PathLike):
+        return os.fspath(value)
+    if issubclass(kind, (list, tuple)):
+        plain = list if issubclass(kind, list) else tuple
+        return plain(resolved(element) for element in value)
+    if issubclass(kind, Set):
+        return {resolved(element) for element in value}
+    if value.__class__ is not kind:
+        raise TypeError(f"a {kind.__name__} stands here for another value.")
+    return value
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two values are equal, as far as they can be compared.
+
+    Args:
+        one: whatever stands in the settings.
+        other: the same.
+    """
+    try:
+        return one is other or bool(one == other)
+    except Exception:
+        return False
+
+
+def shown(value: object) -> str:
+    """Return what stands for a value in a message; its type where it has no repr.
+
+    Args:
+        value: whatever stands in the settings.
+    """
+    with suppress(Exception):
+        value = resolved(value)
+    with suppress(Exception):
+        return redaction.text(repr(value))
+    return f"<{type(value).__name__}>"
+
+
+def told(value: Any) -> tuple[Any, str]:
+    """Return what a value stands for, and a phrase that says it or why that fails.
+
+    Args:
+        value: whatever stands in the settings.
+    """
+    try:
+        value = resolved(value)
+    except Exception as exc:
+        return object(), f"cannot be had: {reason(exc)}"
+    return value, f"is {shown(value)}."
+
+
+def reason(error: BaseException) -> str:
+    """Return the type of an error, and what it says, if anything.
+
+    Args:
+        error: of whatever code.
+    """
+    name = type(error).__name__
+    with suppress(Exception):
+        return f"{name}: {error}".removesuffix(": ")
+    return name
