@@ -138,12 +138,14 @@ class CeleryWorker(CeleryBackend):
     """Runs ``celery worker``."""
 
     program = "worker"
+    keys = (*CeleryBackend.keys, "GRACE_SECONDS")
     rules = (
         findings.embedded_scheduler,
         findings.pool,
         findings.user,
         findings.node_files,
         findings.unused_options,
+        findings.grace,
     )
 
     def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
@@ -152,7 +154,7 @@ class CeleryWorker(CeleryBackend):
         return findings.second_beat(self.entry, beats)
 
     def prepare(self, context: click.Context, words: Sequence[str]) -> None:
-        """Patch for a green pool, freeze for a prefork pool, or detach."""
+        """Patch for a green pool, freeze for a prefork pool, detach, end in time."""
         from . import green, prefork
         from .command import import_pool
 
@@ -163,6 +165,10 @@ class CeleryWorker(CeleryBackend):
         if context.params["detach"]:
             restart.as_python_m(words)
         prefork.share_memory()
+        if "GRACE_SECONDS" in self.entry.config:
+            from . import grace
+
+            grace.apply(grace.seconds_of(self.entry.config["GRACE_SECONDS"]))
 
 
 class CeleryBeat(CeleryBackend):

@@ -33,6 +33,7 @@ __all__ = (
     "backend",
     "embedded_scheduler",
     "files",
+    "grace",
     "lists",
     "look",
     "may_be_ours",
@@ -468,6 +469,41 @@ def unused_options(entry: Entry) -> Iterator[Finding]:
         if params.get(option) and not params.get("detach"):
             message = f"{option} has no effect without detach."
             yield Finding("W004", entry.names, message, severity=Severity.DOUBT)
+
+
+def grace(entry: Entry) -> Iterator[Finding]:
+    """E015: GRACE_SECONDS is no time, or detached. W010: SIGTERM leaves no time."""
+    if "GRACE_SECONDS" not in entry.config:
+        return
+    from .grace import seconds_of
+
+    value = entry.config["GRACE_SECONDS"]
+    try:
+        seconds_of(value)
+    except Exception as exc:  # a lazy value can raise anything
+        yield Finding(
+            "E015",
+            entry.names,
+            f"GRACE_SECONDS = {shown(value)}: {exc}.",
+            "It takes a number of seconds above 0, or a timedelta.",
+            cause=exc,
+        )
+    if entry.context.params.get("detach"):
+        yield Finding(
+            "E015",
+            entry.names,
+            "GRACE_SECONDS has no effect with detach: the worker is Celery's own then.",
+            "Remove one of the two.",
+        )
+    if os.environ.get("REMAP_SIGTERM") == "SIGQUIT":
+        yield Finding(
+            "W010",
+            entry.names,
+            "GRACE_SECONDS has no effect with REMAP_SIGTERM=SIGQUIT:"
+            " SIGTERM is a cold shutdown then.",
+            "Remove the variable, or set it to SIGTERM.",
+            severity=Severity.DOUBT,
+        )
 
 
 # Several entries

@@ -56,6 +56,31 @@ def hold_rejected(name: str) -> None:
     _hold(name)
 
 
+@shared_task(acks_late=True)
+def nap_late(seconds: float, name: str) -> None:
+    note(f"began {name}")
+    time.sleep(seconds)
+    note(f"ended {name}")
+
+
+@shared_task(acks_late=True)
+def block_late(name: str) -> None:
+    """One that blocks the whole of a green pool, its hub included."""
+    note(f"began {name}")
+    sleep = time.sleep
+    if "gevent.monkey" in sys.modules:
+        from gevent.monkey import get_original
+
+        sleep = get_original("time", "sleep")
+    elif "eventlet.patcher" in sys.modules:
+        from eventlet.patcher import original
+
+        sleep = original("time").sleep
+    while not os.path.exists(os.environ["GATE"]):
+        sleep(0.05)
+    note(f"ended {name}")
+
+
 @shared_task(acks_late=True, reject_on_worker_lost=True)
 def work(name: str) -> None:
     """A piece of work that is to be done, whoever is killed."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import logging
+import math
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -216,6 +218,36 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "E010",
         {**WORKER, "Args": {"loglevel": "INFO"}},
         "the key 'Args' is unknown.",
+        "An entry can have BACKEND, APP, ARGS and GRACE_SECONDS.",
+    ),
+    *(
+        (
+            "E015",
+            {**WORKER, "GRACE_SECONDS": value},
+            f"GRACE_SECONDS = {value!r}: {reason}.",
+            "It takes a number of seconds above 0, or a timedelta.",
+        )
+        for value, reason in (
+            ("25", "it is no number of seconds"),
+            (True, "it is no number of seconds"),
+            (None, "it is no number of seconds"),
+            (0, "it is no time to end in"),
+            (-1.5, "it is no time to end in"),
+            (math.inf, "it is no time to end in"),
+            (math.nan, "it is no time to end in"),
+            (timedelta(0), "it is no time to end in"),
+        )
+    ),
+    (
+        "E015",
+        {**WORKER, "GRACE_SECONDS": 25, "ARGS": {"detach": True}},
+        "GRACE_SECONDS has no effect with detach: the worker is Celery's own then.",
+        "Remove one of the two.",
+    ),
+    (
+        "E010",
+        {**BEAT, "GRACE_SECONDS": 25},
+        "the key 'GRACE_SECONDS' is unknown.",
         "An entry can have BACKEND, APP and ARGS.",
     ),
 ]  # fmt: skip
@@ -484,6 +516,23 @@ def test_umask_and_executable_without_detach(
     assert found(settings, shop={**entry, "ARGS": {**args, "detach": True}}) == []
 
 
+@pytest.mark.parametrize("mapped", ["SIGQUIT", "SIGTERM", ""])
+def test_grace_and_a_sigterm_that_waits_for_nothing(
+    settings: Any, shop: Celery, monkeypatch: pytest.MonkeyPatch, mapped: str
+) -> None:
+    monkeypatch.setenv("REMAP_SIGTERM", mapped)
+    entry = {**WORKER, "GRACE_SECONDS": 25}
+    expected = checks.Warning(
+        "GRACE_SECONDS has no effect with REMAP_SIGTERM=SIGQUIT:"
+        " SIGTERM is a cold shutdown then.",
+        hint="Remove the variable, or set it to SIGTERM.",
+        obj="PRODUCTION_PROCESSES['shop']",
+        id="prodserver_celery5.W010",
+    )
+    assert found(settings, shop=entry) == [expected] * (mapped == "SIGQUIT")
+    assert CeleryWorker(**entry).prep_server_args() == []
+
+
 @pytest.mark.usefixtures("shop")
 def test_a_second_beat(settings: Any) -> None:
     embedded = {**WORKER, "ARGS": {"beat": True}}
@@ -527,6 +576,10 @@ GOOD: list[dict[str, Any]] = [
     {**WORKER, "APP": lazystr("shop:app"), "ARGS": {"hostname": lazystr("w@%h")}},
     {**WORKER, "ARGS": {lazystr("queues"): [lazystr("a")]}},
     {**WORKER, "ARGS": {"loglevel": logging.INFO, "pool": "solo"}},
+    {**WORKER, "GRACE_SECONDS": 25, "ARGS": {"pool": "solo"}},
+    {**WORKER, "GRACE_SECONDS": 0.5},
+    {**WORKER, "GRACE_SECONDS": SimpleLazyObject(lambda: 25)},
+    {**WORKER, "GRACE_SECONDS": timedelta(minutes=1)},
     # As for django-prodserver's own backends: strings, and None for a bare flag.
     {**WORKER, "ARGS": {"concurrency": "4", "time-limit": "9", "without-gossip": None}},
     {**WORKER, "ARGS": {"pool": "threads"}},

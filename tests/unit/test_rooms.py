@@ -17,10 +17,12 @@ ROOMS: dict[str, set[str]] = {
     "apps": {"checks"},
     "checks": {"backends", "entries", "findings", "values"},
     "backends": {
-        "command", "entries", "findings", "green", "prefork", "redaction", "restart"
+        "command", "entries", "findings", "grace", "green", "prefork", "redaction",
+        "restart",
     },
     "findings": {
-        "arguments", "command", "entries", "green", "pasted", "redaction", "values"
+        "arguments", "command", "entries", "grace", "green", "pasted", "redaction",
+        "values",
     },
     "entries": {"arguments", "command", "values"},
     "arguments": {"command", "redaction", "values"},
@@ -28,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "pasted": set(),
     "values": {"redaction"},
     "redaction": set(),
+    "grace": {"green", "values"},
     "green": {"restart"},
     "restart": set(),
     "prefork": set(),

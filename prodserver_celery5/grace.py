@@ -1,0 +1,256 @@
+"""An end within the time that the platform gives: the key GRACE_SECONDS of a worker.
+
+Platforms send SIGTERM, and SIGKILL 10 to 30 seconds later. Celery's warm shutdown
+waits for the longest task; what is not done by then dies with the process, and its
+message, ``acks_late`` or not, waits for the broker's visibility timeout, an hour on
+Redis. Here a thread waits beside the warm shutdown, and ends the worker in time.
+
+The order matters: the messages go back first. A child of the pool that dies before that
+is a failed task to Celery, which acknowledges its message.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+from billiard import active_children
+from celery import bootsteps, signals
+
+from . import green
+from .values import resolved
+
+__all__ = ("Grace", "apply", "seconds_of")
+
+# What giving back may take where the broker does not answer.
+SECONDS_TO_GIVE_BACK = 3.0
+
+# How often a pool without an event loop acknowledges what has ended meanwhile.
+TICK = 0.1
+
+
+def seconds_of(value: object) -> float:
+    """Return the value of GRACE_SECONDS in seconds.
+
+    Args:
+        value: a number of seconds or a timedelta, or what stands for one.
+
+    Raises:
+        ValueError: it is something else, or no time at all.
+    """
+    value = resolved(value)
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("it is no number of seconds")
+    if not 0 < value < math.inf:
+        raise ValueError("it is no time to end in")
+    return float(value)
+
+
+def apply(seconds: float) -> None:
+    """Let the worker that this process is about to run end in time.
+
+    Args:
+        seconds: from SIGTERM to the moment when unfinished tasks go back.
+    """
+
+    def watch(sender: Any, **_: Any) -> None:
+        grace = Grace(sender, seconds)
+        signals.worker_shutting_down.connect(grace.begin, weak=False)
+
+    signals.worker_init.connect(watch, weak=False)
+
+
+class Grace:
+    """The time from SIGTERM to the end of a worker.
+
+    Args:
+        worker: Celery's, before it starts.
+        seconds: that its tasks have from SIGTERM on.
+    """
+
+    def __init__(self, worker: Any, seconds: float) -> None:
+        self._worker = worker
+        self._seconds = seconds
+        self._begun = False
+        self._received: set[Any] = set()
+        # A patched thread or sleep would wait for the hub, which a task may block. They
+        # are looked up now because `begin` runs in a signal handler.
+        self._start_thread = _unpatched("_thread", "start_new_thread")
+        self._sleep = _unpatched("time", "sleep")
+
+    def begin(self, sig: str, **_: Any) -> None:
+        """Begin to count: Celery tells of each signal that shuts the worker down.
+
+        Args:
+            sig: that was received. Only SIGTERM comes with a limit.
+        """
+        if sig != "SIGTERM" or self._begun:
+            return
+        self._begun = True
+        ends = time.monotonic() + self._seconds
+        self._start_thread(self._wait, (ends,))
+        self._start_thread(self._guard, (ends + SECONDS_TO_GIVE_BACK,))
+        # Celery is about to forget them, because they will not begin here.
+        timer = self._worker.consumer.timer
+        self._received = {
+            *self._worker.state.reserved_requests,
+            *_scheduled(timer),
+        }
+        if self._worker.pool.is_green:
+            # Its connections belong to the hub, and so to the main thread.
+            timer.call_repeatedly(TICK, self._acknowledge)
+
+    def _wait(self, ends: float) -> None:
+        """Give back what is left when the time is over, and end the worker."""
+        while (left := ends - time.monotonic()) > 0:
+            if not self._worker.pool.is_green:
+                self._acknowledge()
+            self._sleep(min(TICK, left))
+        for step in (self._give_back, self._tell):
+            try:
+                step()
+            except Exception:
+                logging.getLogger(__name__).critical(
+                    "Ending without having done all of %s", step.__name__, exc_info=True
+                )
+        self._end()
+
+    def _guard(self, ends: float) -> None:
+        """End the worker, whatever hangs."""
+        self._sleep(max(0, ends - time.monotonic()))
+        self._end()
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what has ended since Celery's loop has.
+
+        Up to Celery 5.6 these acknowledgements would wait for the last task.
+        """
+        consumer = self._worker.consumer
+        if consumer.blueprint.state != bootsteps.RUN:
+            consumer.perform_pending_operations()
+
+    def _give_back(self) -> None:
+        consumer = self._worker.consumer
+        if self._worker.hub and consumer.blueprint.state != bootsteps.RUN:
+            # With an event loop they are the loop's, which runs them when it is closed.
+            self._worker.hub.close()
+        connection = consumer.connection
+        if connection is not None and connection.connected:
+            give_back(connection, self._sleep)
+
+    def _tell(self) -> None:
+        logger = logging.getLogger(__name__)
+        running = set(self._worker.state.active_requests)
+        back = [r for r in running if not r.acknowledged]
+        lost = [r for r in running if r.acknowledged and not r.task.acks_late]
+        waiting = [r for r in self._received if not r.time_start and not r.acknowledged]
+        for request in back:
+            logger.warning("Given back: %s[%s]", request.name, request.id)
+        for request in lost:
+            logger.error("Lost, not acks_late: %s[%s]", request.name, request.id)
+        logger.warning(
+            "%g s after SIGTERM: %d given back and %d lost that were under way,"
+            " %d given back that had not begun.",
+            self._seconds, len(back), len(lost), len(waiting),
+        )  # fmt: skip
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def _end(self) -> None:
+        with suppress(Exception):
+            if self._worker.pidlock:
+                self._worker.pidlock.release()
+        # From here on it is no other thread's turn: Celery would take the end of the
+        # children for a failure of their tasks, and store it.
+        sys.setswitchinterval(60)
+        for child in active_children():
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        os._exit(0)
+
+
+def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
+    """Let the broker have back what a connection has not acknowledged.
+
+    Args:
+        connection: of a worker's consumer; of no use any more after that.
+        sleep: for a number of seconds, in a native thread.
+    """
+    kind = connection.transport.driver_type
+    if kind == "amqp":
+        # RabbitMQ does it as soon as the connection is gone. Closing the socket would
+        # not do: a child that was forked later has it as well.
+        socket = _unpatched("socket", "socket")
+        copy = socket(fileno=os.dup(connection.connection.sock.fileno()))
+        copy.shutdown(_unpatched("socket", "SHUT_RDWR"))
+    elif kind == "redis":
+        _give_back_to_redis(connection, sleep)
+    else:
+        connection.close()
+
+
+def _give_back_to_redis(connection: Any, sleep: Callable[[float], None]) -> None:
+    """Restore the messages through a connection of this thread's own.
+
+    To close the worker's own would not do: kombu reads a last answer then, which never
+    comes where a task runs in the midst of its reading, as with the solo pool.
+    """
+    with connection.clone() as fresh:
+        fresh.connect()
+        mine = fresh.channel()
+        for channel in list(connection.transport.channels):
+            if answer := _last_answer(channel, sleep):
+                mine.client.rpush(*answer)
+            # The oldest last, for it is to be the next.
+            for tag in reversed(list(channel.qos._delivered)):
+                mine.qos.restore_by_tag(tag)
+
+
+def _last_answer(channel: Any, sleep: Callable[[float], None]) -> Any:
+    """Read the queue and the message that Redis has sent and nobody has read.
+
+    Redis hands out a message and forgets it: with this socket it would be lost.
+    """
+    if not channel._in_poll:
+        return None
+    connection = channel.client.connection
+    ends = time.monotonic() + channel.brpop_timeout + 0.5
+    while not connection.can_read(0):
+        if time.monotonic() > ends:
+            return None  # read already, and in the midst of being handled
+        sleep(0.02)
+    return channel.client.parse_response(connection, "BRPOP")
+
+
+def _scheduled(timer: Any) -> Iterator[Any]:
+    """Find requests with a time to begin at, as ``inspect scheduled`` does."""
+    from celery.worker.request import Request
+
+    for waiting in timer.schedule.queue:
+        arguments = waiting.entry.args
+        if arguments and isinstance(arguments[0], Request):
+            yield arguments[0]
+
+
+def _unpatched(module: str, name: str) -> Any:
+    """Return a name of the standard library as it was before a green pool's patches."""
+    if green.is_patched("gevent"):
+        from gevent.monkey import get_original
+
+        return get_original(module, name)
+    if green.is_patched("eventlet"):
+        from eventlet.patcher import original
+
+        return getattr(original(module), name)
+    return getattr(import_module(module), name)

@@ -1,0 +1,299 @@
+"""GRACE_SECONDS: what a worker has not done in time goes back, and it ends with 0."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import celery
+import psutil
+import pytest
+
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+
+from .scenarios import POOL_STOPS
+from .sides import Site
+
+MakeSite = Callable[[str, str], Site]
+
+# Celery 5.2 and older read their entry points in ways that warn.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:SelectableGroups:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:pkg_resources:UserWarning"),
+]
+
+GREEN = ("gevent", "eventlet")
+POOLS = ("prefork", "threads", *GREEN)
+
+
+def each(pools: tuple[str, ...], *always: str) -> pytest.MarkDecorator:
+    """Each pool with each broker: a choice always, the others in `nox -s deploys`."""
+    return pytest.mark.parametrize(
+        ("server", "pool"),
+        [
+            pytest.param(
+                *case, marks=() if "-".join(case) in always else pytest.mark.deploys
+            )
+            for case in product(("redis", "rabbitmq"), pools)
+        ],
+    )
+
+
+def graceful(site: Site, seconds: float, **args: Any) -> StartedProcess:
+    """Start a worker that has a time to end in."""
+    site.configure(f"PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = {seconds}\n")
+    return site.ready(**args)
+
+
+def queued(site: Site) -> int:
+    """How many messages wait for the next worker, none for a visibility timeout."""
+    if site.broker.startswith("redis:"):
+        with site.app() as app, app.connection_for_write() as connection:
+            client = connection.default_channel.client
+            assert client.hlen("unacked") == 0
+    else:
+        time.sleep(1)  # RabbitMQ tells of a change a moment later
+    return site.waiting()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs: where nobody waits for it, what has died stays as a zombie."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def given_back(worker: StartedProcess) -> set[str]:
+    """The ids of the tasks under way that the worker has named."""
+    return set(re.findall(r"Given back: \S+\[(\S+)\]", worker.output))
+
+
+def finish(site: Site, count: int, **args: Any) -> None:
+    """Let another worker do what is queued."""
+    site.gate.touch()
+    worker = site.ready(**args)
+    site.wait_until(lambda: len(site.done()) == count)
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+
+
+@each((*POOLS, "solo"), "redis-prefork", "redis-solo", "rabbitmq-gevent")
+def test_what_is_not_done_in_time_goes_back(
+    make_site: MakeSite, server: str, pool: str
+) -> None:
+    if pool == "solo" and celery.VERSION < (5, 3):
+        pytest.skip("SIGTERM breaks a task of the solo pool off up to Celery 5.2")
+    site = make_site("prodserver", server)
+    at_once = 1 if pool == "solo" else 2
+    pidfile = site.folder / "worker.pid"
+    worker = graceful(site, 1.5, pool=pool, concurrency=at_once, pidfile=pidfile)
+    children = psutil.Process(worker.pid).children(recursive=True)
+    # More than it fetches, so that the loop of a green pool waits for a place in it.
+    sent = 15
+    ids = site.send("hold_late", *((f"{n}",) for n in range(sent)))
+    site.wait_until(lambda: len(site.done("began ")) == at_once)
+    outcome = site.end(worker, signal.SIGTERM)
+    assert outcome["status"] == 0
+    assert outcome["seconds"] > 1.5
+    assert queued(site) == sent
+    assert len(given_back(worker)) == at_once
+    assert given_back(worker) < set(ids)
+    assert f"{at_once} given back and 0 lost that were under way" in worker.output
+    assert not pidfile.exists()
+    site.wait_until(lambda: not any(is_alive(child) for child in children))
+    finish(site, sent, pool=pool, concurrency=2)
+
+
+@each(GREEN, "redis-gevent")
+def test_a_task_that_blocks_the_hub_stops_nothing(
+    make_site: MakeSite, server: str, pool: str
+) -> None:
+    site = make_site("prodserver", server)
+    worker = graceful(site, 1.5, pool=pool, concurrency=2)
+    site.send("block_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    # Redis hands one of them out to a worker that cannot read it.
+    site.send("hold_late", ("b",), ("c",))
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert queued(site) == 3
+    assert len(given_back(worker)) == 1
+    finish(site, 3, pool="threads", concurrency=2)
+
+
+@each(POOLS, "redis-prefork", "redis-eventlet", "rabbitmq-threads")
+def test_what_has_ended_in_time_is_acknowledged(
+    make_site: MakeSite, server: str, pool: str
+) -> None:
+    site = make_site("prodserver", server)
+    worker = graceful(site, 3, pool=pool, concurrency=2, prefetch_multiplier=1)
+    (held,) = site.send("hold_late", ("a",))
+    site.send("nap_late", (1.5, "b"))
+    site.wait_until(lambda: len(site.done("began ")) == 2)
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert site.done() == {"ended b"}
+    assert queued(site) == 1
+    assert given_back(worker) == {held}
+
+
+def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> None:
+    site = make_site("prodserver", "rabbitmq")
+    worker = graceful(site, 1, pool="prefork", concurrency=2)
+    (early,) = site.send("hold", ("early",))
+    (late,) = site.send("hold_late", ("late",))
+    site.wait_until(lambda: len(site.done("began ")) == 2)
+    site.send("hold", ("waiting",))
+    with site.app() as app:
+        app.send_task("tests.behaviour.tasks.hold", ("at five",), countdown=3600)
+    worker.wait_for(r"Received task|\] received", count=4)
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert f"Lost, not acks_late: tests.behaviour.tasks.hold[{early}]" in worker.output
+    assert given_back(worker) == {late}
+    assert (
+        "1 s after SIGTERM: 1 given back and 1 lost that were under way,"
+        " 2 given back that had not begun." in worker.output
+    )
+    assert queued(site) == 3
+
+
+def test_a_child_that_was_forked_later_does_not_keep_the_connection(
+    make_site: MakeSite,
+) -> None:
+    site = make_site("prodserver", "rabbitmq")
+    worker = graceful(site, 1, concurrency=1, max_tasks_per_child=1)
+    (first,) = site.children(worker)
+    site.send("write", ("first",))
+    site.wait_until(lambda: site.children(worker) not in ({first}, set()))
+    site.send("hold_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert queued(site) == 1
+
+
+def test_a_message_that_comes_as_the_worker_stops_is_not_lost(
+    make_site: MakeSite,
+) -> None:
+    """Redis hands it out in answer to a question that nobody waits for any more."""
+    site = make_site("prodserver", "redis")
+    worker = graceful(site, 2, concurrency=1, loglevel="DEBUG")
+    site.send("hold_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    worker.send(signal.SIGTERM)
+    worker.wait_for(POOL_STOPS)
+    site.send("hold_late", ("b",))
+    assert worker.wait() == 0
+    assert queued(site) == 2
+    finish(site, 2)
+
+
+@each(POOLS, "redis-prefork")
+def test_without_tasks_it_ends_at_once(
+    make_site: MakeSite, server: str, pool: str
+) -> None:
+    site = make_site("prodserver", server)
+    worker = graceful(site, 3600, pool=pool, concurrency=2)
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert "after SIGTERM" not in worker.output
+
+
+@each(POOLS, "redis-gevent")
+def test_with_the_last_task_it_ends(
+    make_site: MakeSite, server: str, pool: str
+) -> None:
+    site = make_site("prodserver", server)
+    worker = graceful(site, 3600, pool=pool, concurrency=2)
+    site.send("hold_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    worker.send(signal.SIGTERM)
+    site.gate.touch()
+    assert worker.wait(timeout=60) == 0
+    assert site.done() == {"ended a"}
+    assert "after SIGTERM" not in worker.output
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "SIGINT",
+        *(
+            pytest.param(how, marks=pytest.mark.deploys)
+            for how in ("SIGHUP", "shutdown")
+        ),
+    ],
+)
+def test_an_end_that_is_no_platforms_has_no_limit(
+    make_site: MakeSite, how: str
+) -> None:
+    site = make_site("prodserver", "redis")
+    worker = graceful(site, 0.5, concurrency=1, loglevel="DEBUG")
+    site.send("hold_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    if how == "shutdown":
+        with site.app() as app:
+            app.control.shutdown()
+    else:
+        worker.send(signal.Signals[how])
+    worker.wait_for(POOL_STOPS)
+    time.sleep(1)
+    assert worker.popen.poll() is None
+    site.gate.touch()
+    if how == "SIGHUP":
+        worker.wait_for(r"\S+ ready\.", count=2)
+        worker.send(signal.SIGTERM)
+    assert worker.wait() == (how == "SIGINT")
+    assert site.done() == {"ended a"}
+
+
+def test_the_first_sigterm_counts(make_site: MakeSite) -> None:
+    site = make_site("prodserver", "redis")
+    worker = graceful(site, 2, concurrency=1)
+    site.send("hold_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    began = time.monotonic()
+    worker.send(signal.SIGTERM)
+    worker.wait_for("Warm shutdown")
+    time.sleep(1)
+    worker.send(signal.SIGTERM)
+    worker.wait_for("Warm shutdown", count=2)
+    assert worker.wait() == 0
+    assert time.monotonic() - began > 2
+    assert worker.output.count("after SIGTERM") == 1
+    assert queued(site) == 1
+
+
+def test_a_broker_that_does_not_answer_stops_nothing(make_site: MakeSite) -> None:
+    site = make_site("prodserver", "redis of its own")
+    worker = graceful(site, 1, concurrency=1)
+    site.send("hold_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    os.kill(site.server.process.pid, signal.SIGSTOP)
+    try:
+        assert site.end(worker, signal.SIGTERM)["status"] == 0
+    finally:
+        os.kill(site.server.process.pid, signal.SIGCONT)
+
+
+def test_without_the_key_nothing_of_it_is_loaded(make_site: MakeSite) -> None:
+    site = make_site("prodserver", "redis")
+    program = site.folder / "loaded.py"
+    program.write_text(
+        "import sys\n"
+        "from celery import signals\n"
+        "@signals.worker_init.connect(weak=False)\n"
+        "def tell(**_):\n"
+        "    print('loaded:', 'prodserver_celery5.grace' in sys.modules, flush=True)\n"
+    )
+    site.configure("import loaded\n")
+    worker = site.ready()
+    assert "loaded: False" in worker.output
+    assert worker.stop() == 0
+    site.configure(
+        "import loaded\nPRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 9\n"
+    )
+    worker = site.ready()
+    assert "loaded: True" in worker.output
+    assert worker.stop() == 0
