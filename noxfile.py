@@ -123,7 +123,7 @@ def serve(session: nox.Session) -> None:
     install(session, "project", *session.posargs)
     # nox would kill them within half a second of Ctrl-C: tasks are to be finished.
     session.run(
-        "python", "-m", "dev.procfile",
+        "python", "-m", "dev.serve",
         env={"DEBUG": "on"}, interrupt_timeout=60, terminate_timeout=60,
     )  # fmt: skip
 

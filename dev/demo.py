@@ -7,7 +7,6 @@ digest email that the worker sends because a schedule in the database says so.
 from __future__ import annotations
 
 import base64
-import email
 import json
 import os
 import re
@@ -19,13 +18,13 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
-from email import policy
 from email.message import EmailMessage
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dev import procfile
+from dev import mails, procfile
+from dev.mails import Mailbox
 from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 
 INTERVAL = 3  # seconds, of the schedule that the demonstration adds
@@ -89,16 +88,11 @@ def django_here(env: dict[str, str]) -> None:
     django.setup()
 
 
-def wait_for_email(folder: Path, timeout: float) -> EmailMessage:
+def wait_for_email(mailbox: Mailbox, timeout: float) -> EmailMessage:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        for path in sorted(folder.glob("*.log")):
-            # Django's file backend ends each message with a line of hyphens.
-            text, end, _ = path.read_bytes().partition(b"\n" + b"-" * 79)
-            if end:
-                message = email.message_from_bytes(text, policy=policy.default)
-                assert isinstance(message, EmailMessage)
-                return message
+        for message in mailbox.new():
+            return message
         time.sleep(0.1)
     raise ProcessError(f"no email in {timeout} s")
 
@@ -107,18 +101,17 @@ def main() -> None:
     began = time.monotonic()
     with ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        mails = data / "mails"
-        mails.mkdir()
+        mailbox = Mailbox(data / "mails")
         port = procfile.free_port()
         env = {
             **os.environ,
             "DATA_DIR": str(data),
             "SECRET_KEY": secrets.token_urlsafe(50),
             "ALLOWED_HOSTS": "127.0.0.1",
-            # django-environ takes the first slash of the path for a separator.
-            "EMAIL_URL": f"filemail:///{mails}",
+            "EMAIL_URL": mailbox.url,
             "HOST": "127.0.0.1",
             "PORT": str(port),
+            "SITE_URL": f"http://127.0.0.1:{port}",
             "WORKER_CONCURRENCY": "2",
         }
         packages = ("django-prodserver", "celery", "django", "django-celery-beat")
@@ -194,15 +187,10 @@ def main() -> None:
         detail(f"beat sent the first task {time.monotonic() - added:.1f} s later")
 
         step("The worker sends the digest")
-        message = wait_for_email(mails, timeout=20)
+        message = wait_for_email(mailbox, timeout=20)
         running["worker"].wait_for(r"send_moderator_digest\[\S+\] succeeded")
-        body = message.get_body(("plain",))
-        assert body is not None
-        text = body.get_content()
-        assert "For my neighbour, who is ill." in text, text
-        for header in ("From", "To", "Subject"):
-            detail(f"{header}: {message[header]}")
-        detail("\n" + text.strip())
+        assert "For my neighbour, who is ill." in mails.text(message)
+        detail(mails.show(message))
         running["worker"].wait_for(r"send_moderator_digest\[\S+\] succeeded", count=2)
         detail("The next time there is nothing new, and the worker sends nothing.")
 
@@ -221,7 +209,7 @@ def main() -> None:
         for name, status in statuses.items():
             detail(f"{name:<7}exit status {status}")
         assert not any(statuses.values()), statuses
-        assert len(list(mails.iterdir())) == 1, "an email of what was not new"
+        assert not list(mailbox.new()), "an email of what was not new"
     tell(f"\nAll of it was seen, in {time.monotonic() - began:.0f} s.")
 
 

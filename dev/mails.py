@@ -8,20 +8,40 @@ from email import policy
 from email.message import EmailMessage
 from pathlib import Path
 
-__all__ = ("read", "show", "text")
+__all__ = ("Mailbox", "show", "text")
 
 # Django ends each message with it, so that half a message is never taken for one.
 _END = b"\n" + b"-" * 79 + b"\n"
 
 
-def read(folder: Path) -> Iterator[EmailMessage]:
-    """Yield the messages that are there, the oldest file first."""
-    for path in sorted(folder.glob("*.log")):
-        *messages, _ = path.read_bytes().split(_END)
-        for each in messages:
-            message = email.message_from_bytes(each, policy=policy.default)
-            assert isinstance(message, EmailMessage)
-            yield message
+class Mailbox:
+    """A folder that takes mail instead of a mail server.
+
+    Args:
+        folder: is made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        folder.mkdir(exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """The EMAIL_URL of those who are to send their mail there."""
+        # django-environ takes the first slash of the path for a separator.
+        return f"filemail:///{self._folder}"
+
+    def new(self) -> Iterator[EmailMessage]:
+        """Yield the messages that have come since the last time."""
+        for path in sorted(self._folder.glob("*.log")):
+            content = path.read_bytes()
+            *messages, begun = content[self._read.get(path, 0) :].split(_END)
+            self._read[path] = len(content) - len(begun)
+            for each in messages:
+                message = email.message_from_bytes(each, policy=policy.default)
+                assert isinstance(message, EmailMessage)
+                yield message
 
 
 def text(message: EmailMessage) -> str:

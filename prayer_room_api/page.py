@@ -186,7 +186,19 @@ def beat_state(found: list[Schedule], now: datetime) -> State:
         return State("bad", "Late", f"{missed} {seen}.".removesuffix(" ."))
     if last:
         return State("good", "On time", f"{seen}; nothing is overdue.")
-    return State("unknown", "Not seen yet", "No run is written down; none is overdue.")
+    due = [each for each in enabled if each.next_run]
+    if not due:
+        return State("unknown", "Not known", "No schedule has a next run.")
+    first = min(due, key=lambda each: each.next_run)
+    return State(
+        "unknown",
+        "Nothing due yet",
+        # A moment ago, it may have been started and not been written down.
+        f"The first task, {first.name}, is due {ago(first.next_run, now)}."
+        if first.next_run > now
+        else f"The first task, {first.name}, was due {ago(first.next_run, now)}; beat "
+        "writes its runs down up to three minutes late.",
+    )
 
 
 def _digests(now: datetime) -> list[dict[str, object]]:

@@ -108,7 +108,11 @@ USE_TZ = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    # As Celery writes the lines of the other processes.
+    "formatters": {
+        "timed": {"format": "[{asctime}: {levelname}] {message}", "style": "{"}
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "timed"}},
     "loggers": {
         "django": {"handlers": ["console"], "level": "INFO", "propagate": False}
     },

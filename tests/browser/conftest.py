@@ -18,6 +18,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
+from dev.mails import Mailbox
 from dev.procfile import ROOT, free_port
 
 from ..deployment import READY, Deployment, wait_until
@@ -215,12 +216,9 @@ def _browser(
 def site(deployment: Deployment) -> Deployment:
     """The example project as `nox -s serve` has it, with web running."""
     port = free_port()
-    mails = deployment.folder / "mails"
-    mails.mkdir()
     deployment.env |= {
         "DEBUG": "on",
-        # django-environ takes the first slash of the path for a separator.
-        "EMAIL_URL": f"filemail:///{mails}",
+        "EMAIL_URL": Mailbox(deployment.folder / "mails").url,
         "PORT": str(port),
         "SITE_URL": f"http://127.0.0.1:{port}",
     }

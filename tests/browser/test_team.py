@@ -126,7 +126,7 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     worker.wait_for(r"send_moderator_digest\[\S+\] succeeded")
 
     # She reads the mail, follows its link, and approves the request.
-    (mail,) = mails.read(site.folder / "mails")
+    (mail,) = mails.Mailbox(site.folder / "mails").new()
     assert mail["To"] == "miriam@example.org"
     (link,) = re.findall(r"<(http\S+)>", mails.text(mail))
     browser.open(link)

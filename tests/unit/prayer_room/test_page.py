@@ -301,7 +301,17 @@ def test_a_schedule_that_cannot_be_computed_does_not_take_the_page_away(client):
 @pytest.mark.parametrize(
     ("schedules", "label", "evidence"),
     [
-        ([(None, 1)], "Not seen yet", "No run is written down"),
+        ([(None, 1)], "Nothing due yet", "The first task, each, is due in 1 hour."),
+        (
+            [(None, 30), (None, 0.5)],
+            *("Nothing due yet", "The first task, each, is due in 30 minutes."),
+        ),
+        (
+            [(None, -0.05)],
+            "Nothing due yet",
+            "each, was due 3 minutes ago; beat writes",
+        ),
+        ([(None, None)], "Not known", "No schedule has a next run."),
         ([(-1, 1), (-30, 30)], "On time", "started a task 1 hour ago; nothing"),
         # beat writes its runs down late, which is not its being late.
         ([(-1, -0.05)], "On time", "1 hour ago"),

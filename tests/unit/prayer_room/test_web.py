@@ -1,6 +1,7 @@
 """The WSGI application as gunicorn has it: health, static files, plain http."""
 
 import json
+import re
 
 import pytest
 
@@ -95,3 +96,20 @@ def test_plain_http_is_answered_without_debug_and_redirected_when_asked_to(pytho
     assert home["headers"]["Content-Type"].startswith("text/html")
     redirected = get("/", HTTPS_ONLY="on")
     assert redirected["headers"]["Location"] == "https://localhost/"
+
+
+def test_each_line_of_the_log_has_its_time_and_its_level(python):
+    done = python(
+        *("-c", GET, "localhost", "/healthz", "/nothing"),
+        SECRET_KEY="x",
+        ALLOWED_HOSTS="localhost",
+        DATABASE_URL="sqlite:////no/such/folder/db",
+    )
+    lines = done.stderr.splitlines()
+    timed = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: [A-Z]+\] "
+    for message in (
+        "The database does not answer: ",
+        "Service Unavailable: /healthz",
+        "Not Found: /nothing",
+    ):
+        assert any(re.match(timed + message, line) for line in lines), done.stderr

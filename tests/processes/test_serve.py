@@ -1,0 +1,128 @@
+"""`nox -s serve`: what somebody sees who has just cloned the project."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dev.procfile import ROOT, free_port
+from dev.serve import Output
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+
+
+def run(module: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    folder, port = str(tmp_path / "data"), str(free_port())
+    return {"DATA_DIR": folder, "DEBUG": "on", "PATH": path, "PORT": port}
+
+
+@pytest.fixture
+def serve(tmp_path: Path, env: dict[str, str]) -> Iterator[StartedProcess]:
+    command = [sys.executable, "-m", "dev.serve"]
+    with ExitStack() as stack:
+        serve = StartedProcess(command, log=tmp_path / "log", cwd=ROOT, env=env)
+        stack.enter_context(serve)
+        # Before its group is killed, which its children are not in.
+        stack.callback(serve.stop, timeout=60)
+        yield serve
+
+
+def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -> None:
+    base = f"http://127.0.0.1:{env['PORT']}"
+    serve.wait_for(f"{base}/ +what runs here", timeout=60)
+    # It is no sooner printed than it answers.
+    with urllib.request.urlopen(f"{base}/healthz", timeout=20) as answer:
+        assert answer.status == 200
+
+    for line in ("release | ", "web     | ", "worker  | ", "beat    | "):
+        assert f"\n{line}" in f"\n{serve.output}"
+    assert "DeprecationWarning: The `prodserver`" not in serve.output
+    assert "\x1b[" not in serve.output
+
+    # What it suggests can be typed as it is printed.
+    command = serve.wait_for(r"\S.* -m dev\.digest")
+    done = subprocess.run(
+        command, shell=True, cwd=ROOT, env={"PATH": os.environ["PATH"]}, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    serve.wait_for(r"mail    \|   <http://\S+/1/change/>")
+    for line in (
+        "Subject: Prayer room: 1 request to look at",
+        "- Prayer request 1 from Ruth, ",
+    ):
+        assert f"mail    | {line}" in serve.output
+
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{base}/nothing", timeout=20)
+    serve.wait_for(r"web     \| \[[-0-9]+ [:,0-9]+: WARNING\] Not Found: /nothing")
+
+    again = run("dev.serve", env)
+    assert again.returncode == 1
+    assert again.stdout == ""
+    (line,) = again.stderr.splitlines()
+    assert line.startswith(f"Port {env['PORT']} of 127.0.0.1: Address already in use.")
+
+    assert serve.stop(timeout=60) == 0
+    serve.wait_for("web ended with 0, worker ended with 0, beat ended with 0")
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", ""])
+def test_a_port_that_is_none_is_one_line(env: dict[str, str], port: str) -> None:
+    done = run("dev.serve", {**env, "PORT": port})
+    assert done.returncode == 1
+    assert done.stderr == f"PORT={port}: a port is a number from 1 to 65535.\n"
+
+
+def test_a_digest_of_nothing_is_one_line(env: dict[str, str]) -> None:
+    done = run("dev.digest", env)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Start `nox -s serve` first: ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_each_has_a_colour_of_its_own_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    output = Output(["web", "worker"], terminal)
+    logs = {name: tmp_path / name for name in ("web", "worker")}
+    for name, log in logs.items():
+        log.write_text(f"{name} is\nhalf a li")
+        output.follow(name, log)
+    output.update()
+    with logs["web"].open("a") as log:
+        log.write("ne\n")
+    output.update()
+    output.close()
+    assert terminal.getvalue().splitlines() == [
+        "\x1b[36mweb    |\x1b[0m web is",
+        "\x1b[33mworker |\x1b[0m worker is",
+        "\x1b[36mweb    |\x1b[0m half a line",
+        "\x1b[33mworker |\x1b[0m half a li",
+    ]
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output(["web", "worker"], plain := Terminal()).write("web", "x")
+    assert plain.getvalue() == "web    | x\n"
