@@ -113,14 +113,14 @@ def unpack_prodservers(session: nox.Session) -> Path:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show the whole of it at work, in under a minute, without any service."""
-    install(session, "project", *session.posargs)
+    install(session, "dev", *session.posargs)
     session.run("python", "-m", "dev.demo")
 
 
 @nox.session
 def serve(session: nox.Session) -> None:
     """Run the Procfile's web, worker and beat until Ctrl-C."""
-    install(session, "project", *session.posargs)
+    install(session, "dev", *session.posargs)
     # nox would kill them within half a second of Ctrl-C: tasks are to be finished.
     session.run(
         "python", "-m", "dev.serve",
