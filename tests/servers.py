@@ -40,7 +40,11 @@ class Redis:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
-        self.port = free_port()
+        # Bound, and never listening: while the server is away, its port is nobody's.
+        port = stack.enter_context(socket.socket())
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind(("127.0.0.1", 0))
+        self.port: int = port.getsockname()[1]
         self.process = self._start()
         stack.callback(lambda: self.process.kill())
         self._databases = 0
