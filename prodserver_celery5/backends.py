@@ -164,7 +164,7 @@ class CeleryWorker(CeleryBackend):
         super().prepare(context, words)
         if context.params["detach"]:
             restart.as_python_m(words)
-        prefork.share_memory()
+        prefork.share_memory(context.params["pool"])
         if "GRACE_SECONDS" in self.entry.config:
             from . import grace
 

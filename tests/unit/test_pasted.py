@@ -126,7 +126,7 @@ def test_a_doubt_is_one_line_of_a_start_that_goes_on(
     settings.SILENCED_SYSTEM_CHECKS = ["prodserver_celery5.W013"] * silenced
     monkeypatch.setattr(Entry, "running", False)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(prefork, "share_memory", lambda: None)
+    monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
     monkeypatch.setattr("prodserver_celery5.command.run", lambda context: 0)
     backend = CeleryWorker(APP="prayer_room_api", ARGS="-Q price$EUR")
     with pytest.raises(SystemExit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import celery
 import celery.app.utils
+import celery.utils.dispatch
 import click
 import psutil
 import pytest
@@ -58,36 +60,40 @@ def test_the_status_that_the_command_ends_with(
     assert started(monkeypatch, click.exceptions.Exit(status)) == status
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector_rests_until_the_pool_forks(
-    monkeypatch: pytest.MonkeyPatch, enabled: bool
+class Solo:
+    """A pool that does not fork."""
+
+
+class Prefork(Solo):
+    """One that does, by the name of its module."""
+
+    __module__ = "celery.concurrency.prefork"
+
+
+class Own(Prefork):
+    """A project's own one."""
+
+
+@pytest.mark.parametrize(("pool", "freezes"), [(Solo, 0), (Own, 1), (None, 0)])
+def test_what_is_loaded_is_frozen_once(
+    monkeypatch: pytest.MonkeyPatch, pool: object, freezes: int
 ) -> None:
-    """A project that has switched it off has it off afterwards as well."""
-    app = Celery("proj", set_as_current=False)
-    seen: list[object] = []
-
-    def worker(**kwargs: Any) -> None:
-        # Celery runs the checks once more, and discards what they find.
-        assert check_processes() == []
-        seen.append(gc.isenabled())
-        signals.celeryd_after_setup.send(sender="worker@here")
-        seen.extend([gc.isenabled(), gc.get_freeze_count() > 0])
-        raise click.exceptions.Exit(0)
-
-    monkeypatch.setattr(app, "Worker", worker)
-    monkeypatch.setattr(signals.celeryd_after_setup, "receivers", [])
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(Entry, "app", app)
-    monkeypatch.setattr(Entry, "running", False)
-    if not enabled:
-        gc.disable()
-    try:
-        with pytest.raises(SystemExit):
-            CeleryWorker(APP="proj").start_server()
-        assert seen == [False, enabled, True]
-    finally:
-        gc.unfreeze()
-        gc.enable()
+    """Before the first fork, of which an older Celery tells nobody."""
+    hooks: list[Any] = []
+    done: list[str] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda before: hooks.append(before))
+    monkeypatch.setattr(atexit, "register", lambda call: done.append(call.__name__))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
+    signal = celery.utils.dispatch.Signal(name="worker_before_create_process")
+    monkeypatch.setattr(signals, signal.name, signal, raising=False)
+    before = gc.isenabled(), gc.get_threshold()
+    prefork.share_memory(pool)
+    assert done == []
+    signal.send(sender=pool)
+    for hook in hooks:
+        hook()
+    assert done == ["freeze", "unfreeze"] * freezes
+    assert (gc.isenabled(), gc.get_threshold()) == before
 
 
 def test_arguments_that_prep_server_args_did_not_make() -> None:
@@ -120,7 +126,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(Entry, "running", False)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(command, "run", lambda context: 73)
-    monkeypatch.setattr(prefork, "share_memory", lambda: None)
+    monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
 
     def start(backend: CeleryBackend) -> object:
         with pytest.raises(SystemExit) as raised:

@@ -1,0 +1,135 @@
+"""Python's collector: what a project does with it counts, and its end is Python's."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .sides import SIDES, Site, both
+
+MakeSite = Callable[[str, str], Site]
+
+# The top of a task module, with a file that only the collector's last run writes.
+TASKS = """
+import gc
+import json
+import os
+
+from celery import shared_task
+from tests.behaviour.tasks import note
+
+{top}
+
+
+class Keeper:
+    def __init__(self):
+        self.file = open(os.environ["NOTES"] + ".kept", "w")
+        self.callback = self.file.write
+        self.itself = self
+
+
+keeper = Keeper()
+keeper.callback("kept")
+
+
+def state(where):
+    sees = any(each is keeper for each in gc.get_objects())
+    note(json.dumps([where, gc.isenabled(), gc.get_threshold(), sees]))
+
+
+@shared_task(name="collector")
+def collector():
+    state("task")
+"""
+
+SETTINGS = """
+CELERY_IMPORTS = ('tests.behaviour.tasks', 'own_tasks')
+import gc
+from celery import signals
+
+def tell(where):
+    import own_tasks
+    own_tasks.state(where)
+
+{connected}
+
+@signals.worker_ready.connect
+def ready(**kwargs):
+    tell('ready')
+"""
+
+# A worker class of the app's own, as in some of the public ones.
+SILENT = """
+from celery.apps.worker import Worker
+from prayer_room_api import celery_app
+
+class Silent(Worker):
+    def on_start(self):
+        self.install_platform_tweaks(self)
+
+celery_app.Worker = celery_app.subclass_with_self(Silent)
+"""
+
+
+def receiver(name: str, body: str) -> str:
+    return f"@signals.{name}.connect\ndef at_{name}(**kwargs):\n    {body}\n"
+
+
+# The top of the task module, the receivers, and who sees in a task what was loaded.
+CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "task module, celeryd_init": (
+        "gc.disable()",
+        receiver("celeryd_init", "gc.set_threshold(601, 7, 8)"),
+        ("celery",),
+    ),
+    "worker_init, celeryd_after_setup": (
+        "gc.set_threshold(602, 7, 8)",
+        receiver("worker_init", "gc.disable(); gc.freeze()")
+        + receiver("celeryd_after_setup", "gc.enable(); gc.set_threshold(603)"),
+        (),
+    ),
+    "worker_process_init": (
+        "",
+        receiver("worker_process_init", "gc.set_threshold(604); gc.unfreeze()"),
+        ("celery", "prodserver"),
+    ),
+    "a class that sends no celeryd_after_setup": ("", SILENT, ("celery",)),
+}
+
+
+def collected(site: Site, case: str) -> dict[str, Any]:
+    """What is noted in the parent, in a first child and in one that replaces it."""
+    top, connected, _ = CASES[case]
+    (site.folder / "own_tasks.py").write_text(TASKS.format(top=top))
+    site.configure(SETTINGS.format(connected=connected))
+    worker = site.run("worker", concurrency=1, max_tasks_per_child=1)
+    worker.wait_for("Connected to", timeout=60)
+    with site.app() as app:
+        for _ in range(2):
+            app.send_task("collector")
+    notes = [json.loads(note) for note in site.wait_for_notes(3, timeout=60)]
+    status = worker.stop(signal.SIGTERM)
+    kept = site.notes_file.with_suffix(".kept").read_text()
+    return {
+        "states": sorted(note[:3] for note in notes),
+        "sees": [sees for where, *_, sees in notes if where == "task"],
+        "status": status,
+        "kept": kept,
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_collector_is_the_projects(make_site: MakeSite, case: str) -> None:
+    sites = [make_site(side, "redis") for side in SIDES]
+    command, ours = both(lambda site: collected(site, case), sites)
+    # By its nature the freeze hides what was loaded before it, unless it is taken back.
+    for side, outcome in zip(SIDES, (command, ours), strict=True):
+        assert outcome.pop("sees") == [side in CASES[case][2]] * 2
+    # What a project freezes itself, the command does not look at in the end either.
+    assert command.pop("kept") == ("" if "gc.freeze" in CASES[case][1] else "kept")
+    assert ours.pop("kept") == "kept"
+    assert ours == command
