@@ -239,6 +239,20 @@ def prereleases(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def blows(session: nox.Session) -> None:
+    """Strike the leader of three beats, at random, and count what is sent."""
+    install(session, "tests")
+    if session.posargs:
+        session.run("python", "-m", "tests.blows", *session.posargs)
+        return
+    for database, count in (("postgresql", 60), ("mariadb", 60), ("sqlite", 20)):
+        session.run(
+            "python", "-m", "tests.blows", "--database", database,
+            "--blows", str(count),
+        )  # fmt: skip
+
+
+@nox.session(default=False)
 def docker(session: nox.Session) -> None:
     """Run the worker and beat in containers, with pytest-celery's brokers."""
     install(session, "docker")

@@ -175,12 +175,22 @@ class CeleryBeat(CeleryBackend):
     """Runs ``celery beat``."""
 
     program = "beat"
+    keys = (*CeleryBackend.keys, "LEADER_LOCK")
     rules = (
         findings.scheduler,
         findings.user,
         findings.files,
         findings.unused_options,
+        findings.leader_lock,
     )
+
+    def prepare(self, context: click.Context, words: Sequence[str]) -> None:
+        """Let beat stand by until it leads, if it is to."""
+        super().prepare(context, words)
+        if "LEADER_LOCK" in self.entry.config:
+            from . import leader
+
+            leader.enter(self.entry, context)
 
 
 def make(

@@ -34,6 +34,7 @@ __all__ = (
     "embedded_scheduler",
     "files",
     "grace",
+    "leader_lock",
     "lists",
     "look",
     "may_be_ours",
@@ -403,6 +404,15 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
     # No other scheduler opens the file.
     if isinstance(found, type) and issubclass(found, PersistentScheduler):
         yield from _folders(entry, "schedule", "schedule_filename")
+        if "LEADER_LOCK" in entry.config:
+            yield Finding(
+                "W009",
+                entry.names,
+                f"scheduler = {name!r} keeps its last runs in a file: what comes due"
+                " while no beat leads is left out, unless all beats share the file.",
+                "Share it, or use a scheduler that keeps them in a database.",
+                severity=Severity.DOUBT,
+            )
 
 
 def embedded_scheduler(entry: Entry) -> Iterator[Finding]:
@@ -504,6 +514,46 @@ def grace(entry: Entry) -> Iterator[Finding]:
             "Remove the variable, or set it to SIGTERM.",
             severity=Severity.DOUBT,
         )
+
+
+# A beat that leads
+
+
+def leader_lock(entry: Entry) -> Iterator[Finding]:
+    """E013: no database for the lock. E014: an option that does not go with it.
+
+    W008: the driver of the database is missing.
+    """
+    if "LEADER_LOCK" not in entry.config:
+        return
+    from django.core.exceptions import ImproperlyConfigured
+
+    from .locks import RefusedError, lock_of
+
+    alias, _ = told(entry.config["LEADER_LOCK"])
+    what = f"LEADER_LOCK = {shown(entry.config['LEADER_LOCK'])}"
+    try:
+        lock_of(alias, "")
+    except RefusedError as exc:
+        yield Finding("E013", entry.names, f"{what}: {exc}", exc.hint, cause=exc)
+    except ImproperlyConfigured as exc:
+        yield Finding(
+            "W008",
+            entry.names,
+            f"{what}: the database cannot be used here: {exc}",
+            severity=Severity.MACHINE,
+            cause=exc,
+        )
+    for option in ("detach", "uid", "gid"):
+        # It would fork again, and users can be changed only once.
+        if entry.context.params.get(option):
+            yield Finding(
+                "E014",
+                entry.names,
+                f"{option} does not go with LEADER_LOCK, whose beat starts again under"
+                " the same pid when it has lost the lead.",
+                "Leave it to what starts the process.",
+            )
 
 
 # Several entries

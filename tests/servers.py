@@ -8,8 +8,10 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,7 +23,7 @@ import pytest
 from dev.procfile import free_port
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-__all__ = ("PostgreSQL", "RabbitMQ", "Redis", "Services")
+__all__ = ("MariaDB", "PgBouncer", "PostgreSQL", "RabbitMQ", "Redis", "Services")
 
 # Debian's script in PATH changes to the user rabbitmq, whose the folder is not.
 _RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -131,32 +133,38 @@ class PostgreSQL:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         assert self.program
+        self.folder = folder
         self.port = free_port()
         self._bin = Path(self.program)
         self._databases = 0
         # The server refuses to run as root, and Debian has a user for it.
         self._user = "postgres" if os.geteuid() == 0 else None
-        home = folder / "postgresql"
-        home.mkdir()
-        if self._user:
-            user = pwd.getpwnam(self._user)
-            os.chown(home, user.pw_uid, user.pw_gid)
-            for parent in home.parents:
-                if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o077 == 0:
-                    # pytest's folders are their owner's alone.
-                    parent.chmod(0o711)
-        self._run("initdb", "--auth=trust", "--username=tests", "--pgdata", str(home))
-        words = [str(self._bin / "postgres"), "-D", str(home), "-p", str(self.port)]
-        words += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        words += ["-c", "unix_socket_directories="]
-        if self._user:
-            change = ["setpriv", f"--reuid={self._user}", f"--regid={self._user}"]
-            words = [*change, "--init-groups", *words]
-        server = StartedProcess(
-            words, log=folder / "log", cwd=Path("/"), env=dict(os.environ)
-        )
-        stack.enter_context(server)
-        server.wait_for("ready to accept connections")
+        self.home = _make_home(self._user, stack)
+        words = ["--auth=trust", "--username=tests", "--pgdata", str(self.home)]
+        self._run("initdb", *words)
+        self.process = self._start()
+        stack.callback(lambda: self.process.kill())
+
+    def pause(self, meanwhile: Callable[[], None]) -> None:
+        """End the server, and start it again."""
+        # At once, whoever is connected.
+        self.process.stop(signal.SIGINT)
+        meanwhile()
+        self.process = self._start()
+
+    def sql(self, database: str, query: str) -> str:
+        """Run a query, and return what psql prints of its rows alone."""
+        words = ["--host=127.0.0.1", f"--port={self.port}", "--username=tests"]
+        words += ["--no-psqlrc", "--tuples-only", "--no-align", "--command", query]
+        return self._run("psql", *words, database).strip()
+
+    def _start(self) -> StartedProcess:
+        words = [str(self._bin / "postgres"), "-D", str(self.home)]
+        words += ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
+        words += ["-c", "fsync=off", "-c", "unix_socket_directories="]
+        process = _start(words, self._user, self.folder / "log")
+        process.wait_for("ready to accept (read-only )?connections")
+        return process
 
     def url(self, migrate: Callable[[str], None]) -> str:
         """Return the address of a database as the release phase leaves it."""
@@ -175,19 +183,124 @@ class PostgreSQL:
         address = ["--host=127.0.0.1", f"--port={self.port}", "--username=tests"]
         self._run("createdb", *address, *words)
 
-    def _run(self, program: str, *words: str) -> None:
-        subprocess.run(
+    def _run(self, program: str, *words: str) -> str:
+        done = subprocess.run(
             [str(self._bin / program), *words],
             user=self._user,
             cwd="/",
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
             check=True,
             capture_output=True,
+            text=True,
             timeout=60,
         )
+        return done.stdout
 
 
-SERVERS = {"redis": Redis, "rabbitmq": RabbitMQ, "postgresql": PostgreSQL}
+class PgBouncer:
+    """A pooler in front of a PostgreSQL server.
+
+    Args:
+        folder: for its configuration and its log.
+        stack: ends it.
+        server: the PostgreSQL server.
+        mode: ``"session"``, ``"transaction"`` or ``"statement"``.
+    """
+
+    program = shutil.which("pgbouncer")
+
+    def __init__(
+        self, folder: Path, stack: ExitStack, server: PostgreSQL, mode: str
+    ) -> None:
+        assert self.program
+        self.port = free_port()
+        user = "postgres" if os.geteuid() == 0 else None
+        home = _make_home(user, stack)
+        (home / "users").write_text('"tests" ""\n')
+        (home / "ini").write_text(
+            f"[databases]\n* = host=127.0.0.1 port={server.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\n"
+            f"unix_socket_dir =\npool_mode = {mode}\nauth_type = trust\n"
+            f"auth_file = {home / 'users'}\n"
+            "ignore_startup_parameters = extra_float_digits\n"
+        )
+        server_ = _start([self.program, str(home / "ini")], user, folder / "log")
+        stack.enter_context(server_)
+        server_.wait_for("process up")
+
+
+class MariaDB:
+    """A MariaDB server; each deployment has a migrated database of its own in it.
+
+    Args:
+        folder: for its data and its log.
+        stack: ends it.
+        *options: of the server.
+    """
+
+    program = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
+
+    def __init__(self, folder: Path, stack: ExitStack, *options: str) -> None:
+        assert self.program
+        self.folder = folder
+        self.port = free_port()
+        self._options = options
+        self._databases = 0
+        self._user = "mysql" if os.geteuid() == 0 else None
+        self.home = _make_home(self._user, stack)
+        words = ["mariadb-install-db", "--no-defaults", f"--datadir={self.home}"]
+        words += ["--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run(
+            words, user=self._user, cwd="/", check=True, capture_output=True, timeout=60
+        )
+        self.process = self._start()
+        stack.callback(lambda: self.process.kill())
+
+    def pause(self, meanwhile: Callable[[], None]) -> None:
+        """End the server, and start it again."""
+        self.process.stop()
+        meanwhile()
+        self.process = self._start()
+
+    def url(self, migrate: Callable[[str], None]) -> str:
+        """Return the address of a database as the release phase leaves it."""
+        self._databases += 1
+        name = f"site{self._databases}"
+        self.sql("", f"CREATE DATABASE {name}")
+        url = f"mysql://root@127.0.0.1:{self.port}/{name}"
+        migrate(url)
+        return url
+
+    def sql(self, database: str, query: str) -> str:
+        """Run a query, and return its rows alone."""
+        words = ["mariadb", "--no-defaults", "--host=127.0.0.1", f"--port={self.port}"]
+        words += ["--user=root", "--batch", "--skip-column-names", "--execute", query]
+        done = subprocess.run(
+            [*words, *([database] if database else [])],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout.strip()
+
+    def _start(self) -> StartedProcess:
+        assert self.program
+        words = [self.program, "--no-defaults", f"--datadir={self.home}"]
+        words += [f"--port={self.port}", "--bind-address=127.0.0.1"]
+        words += [f"--socket={self.home / 'socket'}", "--skip-log-bin"]
+        words += ["--innodb-flush-log-at-trx-commit=0", *self._options]
+        process = _start(words, self._user, self.folder / "log")
+        process.wait_for("ready for connections")
+        return process
+
+
+SERVERS = {
+    "redis": Redis,
+    "rabbitmq": RabbitMQ,
+    "postgresql": PostgreSQL,
+    "mariadb": MariaDB,
+}
 
 
 class Services:
@@ -224,11 +337,32 @@ class Services:
         """
         env = {}
         for name in names.split("-"):
-            if name == "postgresql":
+            if name in ("postgresql", "mariadb"):
                 env["DATABASE_URL"] = self.server(name).url(migrate)
             elif name in SERVERS:
                 env[f"{name.upper()}_URL"] = self.server(name).url()
         return env
+
+
+def _make_home(user: str | None, stack: ExitStack) -> Path:
+    """Make a folder for a server, which runs as another user than the tests may.
+
+    Not in one of pytest's: they are their owner's alone, and each pytest that starts
+    sees to it again.
+    """
+    home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="server-")))
+    if user:
+        entry = pwd.getpwnam(user)
+        os.chown(home, entry.pw_uid, entry.pw_gid)
+    return home
+
+
+def _start(words: list[str], user: str | None, log: Path) -> StartedProcess:
+    """Start a server, which may refuse to run as root."""
+    if user:
+        change = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+        words = [*change, *words]
+    return StartedProcess(words, log=log, cwd=Path("/"), env=dict(os.environ))
 
 
 def _wait_for_port(port: int) -> None:

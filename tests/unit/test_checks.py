@@ -21,9 +21,10 @@ from celery import Celery
 from django.apps import apps
 from django.core import checks
 from django.core.management import CommandError
+from django.db import ConnectionHandler, connections
 from django.utils.functional import SimpleLazyObject, lazystr
 
-from prodserver_celery5 import backends, findings
+from prodserver_celery5 import backends, findings, locks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 
@@ -32,6 +33,9 @@ from .test_options import Unshowable, invalid
 WORKER = {"BACKEND": "prodserver_celery5.backends.CeleryWorker", "APP": "shop:app"}
 BEAT = {"BACKEND": "prodserver_celery5.backends.CeleryBeat", "APP": "shop:app"}
 PERSISTENT = "celery.beat:PersistentScheduler"
+LED: dict[str, Any] = {
+    **BEAT, "LEADER_LOCK": "default", "ARGS": {"scheduler": "celery.beat:Scheduler"}
+}  # fmt: skip
 DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
 
 
@@ -250,12 +254,37 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "the key 'GRACE_SECONDS' is unknown.",
         "An entry can have BACKEND, APP and ARGS.",
     ),
+    (
+        "E013",
+        {**LED, "LEADER_LOCK": "nowhere"},
+        "LEADER_LOCK = 'nowhere': DATABASES has no such alias.",
+        "It has 'default', 'there'.",
+    ),
+    (
+        "E014",
+        {**LED, "ARGS": {**LED["ARGS"], "detach": True}},
+        "detach does not go with LEADER_LOCK, whose beat starts again under the same"
+        " pid when it has lost the lead.",
+        "Leave it to what starts the process.",
+    ),
+    (
+        "W008",
+        {**LED, "LEADER_LOCK": "there"},
+        "LEADER_LOCK = 'there': the database cannot be used here: Error loading MySQLdb"
+        " module. Did you install mysqlclient?",
+        "",
+    ),
 ]  # fmt: skip
 
 
 @pytest.fixture
 def poorer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without gevent, and a project without django-celery-beat."""
+    """A machine without gevent and MySQL, a project without django-celery-beat."""
+    mysql = {"there": {"ENGINE": "django.db.backends.mysql"}}
+    handler = ConnectionHandler({**connections.settings, **mysql})
+    monkeypatch.setattr(locks, "connections", handler)
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    monkeypatch.delitem(sys.modules, "django.db.backends.mysql.base", raising=False)
     monkeypatch.setitem(sys.modules, "gevent", None)
     monkeypatch.setitem(sys.modules, "django_celery_beat.schedulers", None)
     monkeypatch.setattr(apps, "is_installed", lambda name: False)

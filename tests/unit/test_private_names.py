@@ -50,7 +50,7 @@ def test_each_private_name_has_its_row() -> None:
     assert asked == NAMES.keys()
     assert imported == {
         "celery.Celery", "celery.maybe_patch_concurrency", "celery.signals",
-        "celery.beat.PersistentScheduler", "celery.bootsteps",
+        "celery.beat.PersistentScheduler", "celery.beat.Scheduler", "celery.bootsteps",
         "celery.worker.request.Request", "celery.utils.imports.symbol_by_name",
     }  # fmt: skip
 

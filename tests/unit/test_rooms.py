@@ -17,12 +17,12 @@ ROOMS: dict[str, set[str]] = {
     "apps": {"checks"},
     "checks": {"backends", "entries", "findings", "values"},
     "backends": {
-        "command", "entries", "findings", "grace", "green", "prefork", "redaction",
-        "restart",
+        "command", "entries", "findings", "grace", "green", "leader", "prefork",
+        "redaction", "restart",
     },
     "findings": {
-        "arguments", "command", "entries", "grace", "green", "pasted", "redaction",
-        "values",
+        "arguments", "command", "entries", "grace", "green", "locks", "pasted",
+        "redaction", "values",
     },
     "entries": {"arguments", "command", "values"},
     "arguments": {"command", "redaction", "values"},
@@ -34,6 +34,8 @@ ROOMS: dict[str, set[str]] = {
     "green": {"restart"},
     "restart": set(),
     "prefork": set(),
+    "leader": {"command", "entries", "locks", "restart", "values"},
+    "locks": set(),
 }  # fmt: skip
 
 

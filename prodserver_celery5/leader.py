@@ -1,0 +1,336 @@
+"""One beat leads: any number of them run, and the one that has the lock sends.
+
+The others stand by. Each run is saved before it is sent, and the lock is asked for
+before each save and before each message, so that a beat that has lost it (it was
+stopped, its connection was cut) sends nothing and writes nothing over what its
+successor does. It then starts itself anew under the same pid: whatever its scheduler
+has in memory is out of date, and closing the scheduler would write it down.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from celery import signals
+from celery.beat import PersistentScheduler, Scheduler
+from celery.utils.imports import symbol_by_name
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import InterfaceError, OperationalError
+
+from . import restart
+from .command import OptionError, private
+from .locks import LEASE, Lock, RefusedError, UnavailableError, lock_of
+from .values import resolved
+
+if TYPE_CHECKING:
+    import click
+
+    from .entries import Entry
+
+__all__ = ("Lead", "enter")
+
+# How often a beat that stands by asks for the lock, in seconds.
+_POLL = 0.5
+
+# How long a leader sleeps at most, in seconds: an idle session has a lease.
+_PULSE = 5
+
+# What is waited before a new start after something other than the lock has failed, in
+# seconds, so that a database that is away is not asked without pause.
+_PAUSE = 1
+
+
+class Lead:
+    """What the service and the scheduler of a beat ask: may we send?
+
+    Args:
+        lock: the leader has it.
+        pidfile: the file that Celery has written the pid to, if any.
+        say: is told ``"standing by"``, again and again, and ``"leading"``.
+    """
+
+    def __init__(
+        self,
+        lock: Lock,
+        pidfile: str | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.lock = lock
+        self._pidfile = pidfile
+        self._say = say or (lambda state: None)
+        self._thread = 0
+        self._held_at = 0.0
+        self._ending = threading.Lock()
+
+    def gain(self) -> None:
+        """Stand by until the lock is ours.
+
+        Raises:
+            SystemExit: the database cannot keep the lock.
+        """
+        said = ""
+        while True:
+            try:
+                if self.lock.acquire():
+                    break
+                state = reason = "another one leads"
+            except UnavailableError as exc:
+                state, reason = "away", f"the database of the lock is away: {exc}"
+            except RefusedError as exc:
+                raise SystemExit(f"beat cannot lead: {exc} {exc.hint}") from exc
+            if state != said:
+                _log(logging.INFO, f"Standing by: {reason}.")
+                said = state
+            self._say("standing by")
+            time.sleep(_POLL)
+        _log(logging.INFO, "Leading.")
+        self._say("leading")
+        self._held_at = time.monotonic()
+        self._thread = threading.get_ident()
+        threading.Thread(target=self._watch, name="lead", daemon=True).start()
+        # The last look before a message goes out, whichever way a scheduler sends it.
+        signals.before_task_publish.connect(self._before_publish, weak=False)
+
+    def hold(self) -> None:
+        """Make sure that the lock is ours; if it is not, do not return."""
+        if not self.lock.is_held():
+            self.start_anew("the lock is lost: nothing is sent")
+        self._held_at = time.monotonic()
+
+    def end(self) -> None:
+        """Let beat take the time that it needs to end."""
+        self._held_at = math.inf
+
+    def start_anew(self, reason: str, pause: float = 0) -> None:
+        """Replace this process by a new one of the same pid, which stands by.
+
+        Args:
+            reason: for the log.
+            pause: in seconds, without the lock.
+
+        Raises:
+            SystemExit: the program cannot be started again.
+        """
+        with self._ending:
+            _log(logging.WARNING, f"{reason}; starting again, to stand by.")
+            self.lock.close()
+            time.sleep(pause)
+            if self._pidfile:
+                # Celery 5.0 to 5.4 take their own pid in it for another process's.
+                path = Path(self._pidfile)
+                with suppress(OSError, ValueError):
+                    if int(path.read_text()) == os.getpid():
+                        path.unlink()
+            try:
+                restart.again()
+            except OSError as exc:
+                # No Exception: whoever swallows those would go on to send.
+                raise SystemExit(f"beat cannot start again: {exc}") from exc
+
+    def _before_publish(self, **kwargs: Any) -> None:
+        # What another thread of the project sends is none of the schedule.
+        if threading.get_ident() == self._thread:
+            self.hold()
+
+    def _watch(self) -> None:
+        """Start anew where beat hangs for longer than a server keeps the lock for it.
+
+        A database or a broker behind a network that has fallen silent is waited for
+        without end, by drivers that were given no timeout.
+        """
+        while time.monotonic() < self._held_at + LEASE + _PULSE:
+            time.sleep(1)
+        self.start_anew(f"it has not come round for {LEASE + _PULSE} s")
+
+
+def _log(level: int, line: str) -> None:
+    # Not made before: LOGGING may disable what there is when it is applied.
+    logger = logging.getLogger(__name__)
+    logger.log(level, "beat: %s", " ".join(line.split()))
+
+
+def enter(
+    entry: Entry, context: click.Context, say: Callable[[str], None] | None = None
+) -> None:
+    """Let the beat of an entry stand by until it leads.
+
+    Args:
+        entry: has the key LEADER_LOCK.
+        context: what Celery made of its arguments.
+        say: is told ``"standing by"``, again and again, and ``"leading"``.
+
+    Raises:
+        OptionError: the database cannot keep the lock.
+    """
+    alias = resolved(entry.config["LEADER_LOCK"])
+    # Never of ARGS, which change from deploy to deploy.
+    lock = lock_of(alias, "\0".join((str(entry.app_name), *sorted(entry.names))))
+    try:
+        lock.connect()
+    except RefusedError as exc:
+        where = f"LEADER_LOCK = {alias!r}"
+        raise OptionError(str(exc), exc.hint, where) from exc
+    except UnavailableError:
+        pass  # beat waits for it, and says so
+    beat = context.obj.app.Beat
+    lead = Lead(lock, context.params.get("pidfile"), say)
+    beat.Service = _led(beat.Service, lead)
+
+
+def _led(base: Any, lead: Lead) -> Any:
+    """Derive a service from another, that stands by until it leads."""
+
+    class Service(base):  # type: ignore[misc] # as celery has no types
+        """Beat, as long as it leads."""
+
+        scheduler_cls: Any
+
+        def start(self, embedded_process: bool = False) -> None:
+            lead.gain()
+            try:
+                super().start(embedded_process)
+            except (InterfaceError, OperationalError) as exc:
+                reason = f"the database of the schedule is away: {exc}"
+                lead.start_anew(reason, pause=_PAUSE)
+
+        def sync(self) -> None:
+            lead.end()
+            # The handler of SIGTERM calls it wherever beat is: before there is a
+            # schedule, or in the midst of a query, which a second one on the same
+            # connection would wait for. `start` calls it again on its way out.
+            if not self._is_shutdown.is_set():
+                return
+            if lead.lock.is_held():
+                super().sync()
+                # A successor need not wait until the interpreter has ended.
+                lead.lock.close()
+            elif "scheduler" in vars(self):
+                self.scheduler.sync()
+
+        def get_scheduler(
+            self,
+            lazy: bool = False,
+            extension_namespace: str = "celery.beat_schedulers",
+        ) -> Any:
+            extensions = private("celery.utils.imports", "load_extension_class_names")
+            aliases = dict(extensions(extension_namespace) or {})
+            kind = symbol_by_name(self.scheduler_cls, aliases=aliases)
+            if not issubclass(kind, _Fenced):
+                self.scheduler_cls = _fenced(kind, lead)
+            return super().get_scheduler(lazy, extension_namespace)
+
+    return Service
+
+
+class _Fenced(Scheduler):  # type: ignore[misc] # as celery has no types
+    """A scheduler that saves before it sends, and does neither without the lock."""
+
+    lead: ClassVar[Lead]
+
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        self.lead.hold()
+        interval = super().tick(*args, **kwargs)
+        return min(interval, _PULSE) if interval else interval
+
+    def apply_async(
+        self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any
+    ) -> Any:
+        # Again: beat may have waited long for the broker since the tick began.
+        self.lead.hold()
+        if advance:
+            entry = self.reserve(entry)
+        self._save(entry)
+        return super().apply_async(entry, producer=producer, advance=False, **kwargs)
+
+    def sync(self) -> None:
+        if self.lead.lock.is_held():
+            super().sync()
+
+    def _save(self, entry: Any) -> None:
+        """Write down that an entry runs, or start anew."""
+        try:
+            self._write(entry)
+        except ObjectDoesNotExist:
+            # It was deleted a moment ago. Whoever calls logs it, and does not send.
+            raise
+        except Exception as exc:
+            reason = f"the run of {entry.name} cannot be saved, and is not sent: {exc}"
+            self.lead.start_anew(reason, pause=_PAUSE)
+
+    def _write(self, entry: Any) -> None:
+        super().sync()
+
+
+class _FencedDatabase(_Fenced):
+    """django-celery-beat's scheduler, whose `sync` swallows what the database says."""
+
+    def _write(self, entry: Any) -> None:
+        entry.save()
+        self._dirty.discard(entry.name)
+
+
+class _FencedRedBeat(_Fenced):
+    """redbeat's scheduler, which saves as it reserves, and has a lock of its own.
+
+    That one would be waited for, until its time to live is over.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lock_key = None
+
+
+class _FencedFile(_Fenced):
+    """Celery's own scheduler, whose file of last runs may be this machine's alone.
+
+    A file of the same name and ``.leader`` has the time of the last tick. Where that is
+    not the last leader's, the runs may have been sent since by another one.
+    """
+
+    def setup_schedule(self) -> None:
+        super().setup_schedule()
+        if self._renew() > 2 * LEASE:
+            for entry in self.schedule.values():
+                entry.last_run_at = entry.default_now()
+            super().sync()
+
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        interval = super().tick(*args, **kwargs)
+        self._renew()
+        return interval
+
+    def sync(self) -> None:
+        super().sync()
+        if not self.lead.lock.is_held():
+            # The shelf would write it when it is closed, or collected.
+            self._store.cache.clear()
+
+    def _renew(self) -> float:
+        """Return how old the mark was, in seconds, by the file system's clock."""
+        mark = Path(f"{self.schedule_filename}.leader")
+        before = mark.stat().st_mtime if mark.exists() else 0.0
+        mark.touch()
+        return mark.stat().st_mtime - before
+
+
+def _fenced(kind: type[Any], lead: Lead) -> type[Any]:
+    """Derive a scheduler from another, of the same name, that asks `lead`."""
+    modules = {base.__module__ for base in kind.__mro__}
+    if issubclass(kind, PersistentScheduler):
+        fence: type[_Fenced] = _FencedFile
+    elif "django_celery_beat.schedulers" in modules:
+        fence = _FencedDatabase
+    elif "redbeat.schedulers" in modules:
+        fence = _FencedRedBeat
+    else:
+        fence = _Fenced
+    names = {"lead": lead, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (fence, kind), names)

@@ -1,0 +1,1 @@
+"""Three beats, of which one leads, and what may happen to it."""

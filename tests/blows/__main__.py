@@ -1,0 +1,215 @@
+"""Strike the leader of three beats at random, and count what is sent.
+
+``python -m tests.blows --database postgresql --blows 60 --seed 1``
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from prodserver_celery5.locks import LEASE
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.servers import MariaDB, PostgreSQL, Redis
+
+from .relay import Relay
+from .site import Message, Site, leader_of, wait_until
+
+# What a gap may be, in seconds, measured from the end of the blow; where only the end
+# of the lease tells, from its begin.
+BOUND = 3
+KINDS = {
+    "SIGTERM": BOUND,
+    "SIGKILL": BOUND,
+    "SIGSTOP, short": BOUND,
+    "broker away": BOUND,
+    "connection ended": BOUND,
+    "server restarted": BOUND,
+    "SIGSTOP, past the lease": LEASE + BOUND,
+    "network silent": LEASE + BOUND,
+}
+# A file's lock has no lease, and no server.
+KINDS_OF_SQLITE = ("SIGTERM", "SIGKILL", "SIGSTOP, short", "broker away")
+
+
+class Ring:
+    """Three beats, and what can be done to the one that leads.
+
+    Args:
+        database: ``"postgresql"``, ``"mariadb"`` or ``"sqlite"``.
+        folder: for the servers and the logs.
+        stack: ends them all.
+        chance: says how long a blow takes.
+    """
+
+    def __init__(
+        self, database: str, folder: Path, stack: ExitStack, chance: random.Random
+    ) -> None:
+        self.chance = chance
+        self.database = database
+        self.server: Any = None
+        if database != "sqlite":
+            kind = {"postgresql": PostgreSQL, "mariadb": MariaDB}[database]
+            self.server = kind(folder, stack)
+        if database == "mariadb":
+            self.server.sql("", "INSTALL SONAME 'metadata_lock_info'")
+        self.site = Site(folder, stack, Redis(folder, stack), self.server)
+        self.relays: dict[str, Relay | None] = {}
+        self.beats: dict[str, StartedProcess] = {}
+        for name in ("one", "two", "three"):
+            # Each has a way of its own to the database.
+            relay = self.server and stack.enter_context(Relay(self.server.port))
+            self.relays[name] = relay
+            self.beats[name] = self.site.start(name, relay)
+
+    def settle(self) -> None:
+        """Wait until there are three beats, and messages."""
+        for name, beat in self.beats.items():
+            if beat.popen.poll() is not None:
+                self.beats[name] = self.site.start(name, self.relays[name])
+        wait_until(lambda: all(map(is_settled, self.beats.values())))
+        self.site.inbox.wait_for_one(time.time())
+
+    def strike(self, kind: str) -> float:
+        """Strike the leader once, and return the gap in seconds."""
+        name = leader_of(self.beats)
+        beat = self.beats[name]
+        begin = time.time()
+        if kind == "SIGTERM":
+            assert beat.stop() == 0, beat.output
+        elif kind == "SIGKILL":
+            beat.kill()
+        elif kind == "SIGSTOP, short":
+            beat.send(signal.SIGSTOP)
+            time.sleep(self.chance.uniform(1, LEASE / 3))
+            begin = time.time()
+            beat.send(signal.SIGCONT)
+        elif kind == "broker away":
+            self.site.broker.leave()
+            time.sleep(10)
+            begin = time.time()
+            self.site.broker.come_back()
+        elif kind == "connection ended":
+            self._end_session()
+        elif kind == "server restarted":
+            self.server.pause(lambda: time.sleep(1))
+            begin = time.time()
+        elif kind == "SIGSTOP, past the lease":
+            said = beat.output.count("Standing by")
+            beat.send(signal.SIGSTOP)
+            gap = self._gap(begin)
+            beat.send(signal.SIGCONT)
+            beat.wait_for("Standing by", count=said + 1)
+            return gap
+        elif relay := self.relays[name]:
+            relay.silence()
+            gap = self._gap(begin)
+            relay.speak()
+            return gap
+        return self._gap(begin)
+
+    def _gap(self, begin: float) -> float:
+        # What was under way at the time does not count.
+        return self.site.inbox.wait_for_one(begin + 0.1, LEASE + 20) - begin
+
+    def _end_session(self) -> None:
+        """Let the server end the session that has the lock."""
+        if self.database == "postgresql":
+            self.site.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE locktype = 'advisory' AND granted"
+            )
+        else:
+            session = self.site.sql(
+                "SELECT thread_id FROM information_schema.metadata_lock_info"
+                " WHERE lock_type = 'User lock'"
+            )
+            self.site.sql(f"KILL {session}")
+
+
+def is_settled(beat: StartedProcess) -> bool:
+    """Whether a beat leads or stands by."""
+    lines = re.findall("beat: (Leading|Standing|.*starting again)", beat.output)
+    return bool(lines) and "again" not in lines[-1]
+
+
+def wrongs(messages: list[Message], runs: int) -> list[str]:
+    """Return what is wrong with the messages that were sent.
+
+    Args:
+        messages: all of them.
+        runs: how many the database has.
+    """
+    wrong = []
+    if len(messages) > runs:
+        wrong.append(f"{len(messages)} messages for {runs} runs")
+    if len({message.run for message in messages}) < len(messages):
+        wrong.append("a run was sent twice")
+    ordered = sorted(messages, key=lambda message: message.noted)
+    for before, after in itertools.pairwise(ordered):
+        # An interval of a second, of which beat takes off ten milliseconds.
+        if after.noted - before.noted < 0.95:
+            wrong.append(f"twice for one due time: {before}, {after}")
+    turns = [sender for sender, _ in itertools.groupby(m.sender for m in ordered)]
+    if len(turns) > len(set(turns)):
+        wrong.append("one beat sent in the midst of another's lead")
+    return wrong
+
+
+def main() -> int:
+    """Run the program, and return 0 if all was right."""
+    parser = argparse.ArgumentParser(prog="python -m tests.blows", description=__doc__)
+    databases = ("postgresql", "mariadb", "sqlite")
+    parser.add_argument("--database", choices=databases, default="postgresql")
+    parser.add_argument("--blows", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    options = parser.parse_args()
+    print(f"{options.database}, seed {options.seed}", flush=True)
+    chance = random.Random(options.seed)
+    names = KINDS_OF_SQLITE if options.database == "sqlite" else tuple(KINDS)
+    # Each kind as often as any other, in any order.
+    kinds = (list(names) * options.blows)[: options.blows]
+    chance.shuffle(kinds)
+    gaps: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        ring = Ring(options.database, folder, stack, chance)
+        try:
+            for count, kind in enumerate(kinds, 1):
+                ring.settle()
+                time.sleep(chance.uniform(0, 2))
+                gaps[kind].append(ring.strike(kind))
+                print(f"{count:3} {kind}: {gaps[kind][-1]:.2f} s", flush=True)
+            ring.settle()
+            for beat in ring.beats.values():
+                assert beat.stop() == 0, beat.output
+        except BaseException:
+            for name, beat in ring.beats.items():
+                print(f"--- {name}, {beat.popen.poll()}\n{beat.output[-6000:]}")
+            raise
+        # What is under way arrives.
+        time.sleep(0.5)
+        messages, runs = ring.site.inbox.messages, ring.site.runs()
+    wrong = wrongs(messages, runs)
+    for kind, seen in sorted(gaps.items()):
+        print(f"{kind}: {len(seen)} times, the longest gap {max(seen):.2f} s")
+        if max(seen) > KINDS[kind]:
+            wrong.append(f"{kind}: a gap of more than {KINDS[kind]} s")
+    print(f"{len(messages)} messages for {runs} runs")
+    print("\n".join(f"WRONG: {line}" for line in wrong) or "nothing is wrong")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

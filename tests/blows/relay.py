@@ -1,0 +1,93 @@
+"""A TCP relay that can fall silent, or go away."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from types import TracebackType
+
+__all__ = ("Relay",)
+
+
+class Relay:
+    """Hands on what it is sent, between a port of its own and another on the loopback.
+
+    Args:
+        target: the port that it connects to.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._speaking = threading.Event()
+        self._speaking.set()
+        self._server = self._listen(0)
+        self.port = int(self._server.getsockname()[1])
+
+    def silence(self) -> None:
+        """Take everything and hand nothing on; connections stay open."""
+        self._speaking.clear()
+
+    def speak(self) -> None:
+        """Hand on again, first what was said in the silence."""
+        self._speaking.set()
+
+    def leave(self) -> None:
+        """End all connections, and take no new ones."""
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        pairs, self._pairs = self._pairs, []
+        for line in (line for pair in pairs for line in pair):
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+            line.close()
+
+    def come_back(self) -> None:
+        """Take connections again, on the same port."""
+        self._server = self._listen(self.port)
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._speaking.set()
+        self.leave()
+
+    def _listen(self, port: int) -> socket.socket:
+        server = socket.create_server(("127.0.0.1", port))
+        self._start(self._accept, server)
+        return server
+
+    def _accept(self, server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = server.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    near.close()
+                    continue
+                self._pairs.append((near, far))
+                self._start(self._hand_on, near, far)
+                self._start(self._hand_on, far, near)
+
+    def _hand_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._speaking.wait()
+                target.sendall(data)
+        # One side's end is the other's, but not in a silence.
+        self._speaking.wait()
+        for line in (source, target):
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+    def _start(self, target: object, *args: socket.socket) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()  # type: ignore[arg-type]

@@ -1,0 +1,45 @@
+"""A project with little more than a schedule; the environment says on what it runs."""
+
+import sys
+
+import environ
+
+_env = environ.Env()
+
+if _env.str("MYSQL_DRIVER", default="") == "pymysql":
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
+if _env.str("DRIVER", default="") == "psycopg2":
+    # Django takes psycopg first, where there is one.
+    sys.modules["psycopg"] = None  # type: ignore[assignment]
+
+SECRET_KEY = "only-for-tests"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django_celery_beat",
+    "django_prodserver",
+    "prodserver_celery5",
+]
+DATABASES = {"default": _env.db_url("DATABASE_URL")}
+DATABASES["default"]["CONN_MAX_AGE"] = _env.json("CONN_MAX_AGE", default=0)
+DATABASES["default"].setdefault("OPTIONS", {}).update(_env.json("OPTIONS", default={}))
+
+BROKER_URL = _env.str("BROKER", default="memory://")
+
+PRODUCTION_PROCESSES = {
+    "beat": {
+        "BACKEND": "prodserver_celery5.backends.CeleryBeat",
+        "APP": "tests.blows.app",
+        "LEADER_LOCK": "default",
+        "ARGS": {
+            "loglevel": "INFO",
+            "scheduler": _env.str("SCHEDULER", default="tests.blows.scheduler:Noted"),
+            **_env.json("BEAT_ARGS", default={}),
+        },
+    }
+}
+if not _env.str("LEADER_LOCK", default="default"):
+    del PRODUCTION_PROCESSES["beat"]["LEADER_LOCK"]

@@ -1,0 +1,213 @@
+"""Beats of one schedule, with a database and a broker of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from dev.procfile import ROOT
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.servers import Redis
+
+from .relay import Relay
+
+__all__ = ("Inbox", "Message", "Site", "leader_of", "wait_until")
+
+SCHEDULE = """
+import django; django.setup()
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
+PeriodicTask.objects.create(name="each second", task="blow", interval=every)
+"""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message that beat has sent.
+
+    Args:
+        at: when it was taken from the broker.
+        run: how often the task had run, with this time, as beat had it saved.
+        noted: when the task ran, as beat had it saved.
+        sender: the start of a process that sent it.
+    """
+
+    at: float
+    run: int
+    noted: float
+    sender: str
+
+
+class Inbox:
+    """Takes each message from the broker as it comes.
+
+    Args:
+        port: of Redis.
+        database: of Redis.
+    """
+
+    def __init__(self, port: int, database: int) -> None:
+        self.messages: list[Message] = []
+        self._redis = redis.Redis(port=port, db=database)
+        self._open = True
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread.start()
+
+    def _take(self) -> None:
+        while self._open:
+            if not (found := self._redis.lpop("celery")):
+                time.sleep(0.01)
+                continue
+            headers = json.loads(found)["headers"]  # type: ignore[arg-type]
+            told = (headers.get(key, 0) for key in ("run", "noted", "sender"))
+            self.messages.append(Message(time.time(), *told))
+
+    def close(self) -> None:
+        """Take no more."""
+        self._open = False
+        self._thread.join()
+        self._redis.close()
+
+    def wait_for_one(self, since: float, timeout: float = 20) -> float:
+        """Wait for a message that comes after a time, and return when it came."""
+        deadline = time.time() + timeout
+        while True:
+            for message in list(self.messages):
+                if message.at > since:
+                    return message.at
+            assert time.time() < deadline, f"no message within {timeout} s"
+            time.sleep(0.02)
+
+    def wait_for(self, count: int, timeout: float = 20) -> None:
+        """Wait until there have been so many messages."""
+        wait_until(lambda: len(self.messages) >= count, timeout)
+
+
+class Site:
+    """A schedule with a task each second, and the beats that share it.
+
+    Args:
+        folder: for logs, and for the database where it is a file.
+        stack: ends the beats.
+        redis: the broker; it is reached through a relay.
+        server: of the database; `None` for SQLite.
+        env: for the beats, beside what they have in common.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stack: ExitStack,
+        redis: Redis,
+        server: Any = None,
+        **env: str,
+    ) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.server = server
+        broker = redis.url()
+        self.broker = stack.enter_context(Relay(redis.port))
+        self.inbox = Inbox(redis.port, int(broker.rpartition("/")[2]))
+        stack.callback(self.inbox.close)
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "DJANGO_SETTINGS_MODULE": "tests.blows.settings",
+            "BROKER": broker.replace(f":{redis.port}/", f":{self.broker.port}/"),
+            "MYSQL_DRIVER": "pymysql",
+            **env,
+        }
+        if server:
+            self.url = server.url(self._migrate)
+        else:
+            self.url = f"sqlite:///{folder / 'db.sqlite3'}"
+            self._migrate(self.url)
+        self.python(SCHEDULE)
+
+    def start(
+        self, name: str, relay: Relay | None = None, **env: str
+    ) -> StartedProcess:
+        """Start a beat.
+
+        Args:
+            name: of its log.
+            relay: through which it reaches the database.
+            env: for this one alone.
+        """
+        url = self.url
+        if relay:
+            url = url.replace(f":{self.server.port}/", f":{relay.port}/")
+        process = StartedProcess(
+            [sys.executable, "-m", "django", "prodserver", "beat"],
+            log=self.folder / name,
+            cwd=ROOT,
+            env={**self.env, "DATABASE_URL": url, **env},
+        )
+        self.stack.callback(process.kill)
+        return process
+
+    def python(self, code: str, url: str = "") -> str:
+        """Run code in the project, and return what it prints."""
+        return self._run(url or self.url, "-c", code)
+
+    def runs(self) -> int:
+        """How often the task has run, as the database has it."""
+        query = (
+            "SELECT total_run_count FROM django_celery_beat_periodictask"
+            " WHERE name = 'each second'"
+        )
+        return int(self.sql(query))
+
+    def sql(self, query: str) -> str:
+        """Run a query, past the relays."""
+        if self.server:
+            return str(self.server.sql(self.url.rpartition("/")[2], query))
+        with sqlite3.connect(self.folder / "db.sqlite3", timeout=20) as connection:
+            return str(connection.execute(query).fetchone()[0])
+
+    def _migrate(self, url: str) -> None:
+        self._run(url, "-m", "django", "migrate", "-v0")
+
+    def _run(self, url: str, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env={**self.env, "DATABASE_URL": url},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+def leader_of(beats: dict[str, StartedProcess]) -> str:
+    """Return the name of the beat that was the last to say that it leads."""
+    said = {}
+    for name, beat in beats.items():
+        lines = re.findall(r"\[(\S+ \S+): \S+ beat: (Leading|Standing)", beat.output)
+        if lines and lines[-1][1] == "Leading":
+            said[lines[-1][0]] = name
+    return said[max(said)]
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 30) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.05)

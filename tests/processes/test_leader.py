@@ -1,0 +1,293 @@
+"""Beats of one schedule, of which one leads."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prodserver_celery5.locks import LEASE
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.blows.__main__ import wrongs
+from tests.blows.relay import Relay
+from tests.blows.site import Site
+from tests.servers import PgBouncer, Services
+
+pytest.importorskip("pymysql")
+
+LEADING = "beat: Leading"
+STANDING_BY = "beat: Standing by: another one leads"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def make(tmp_path: Path, all_services: Services, stack: ExitStack) -> Any:
+    """Make a schedule in a database."""
+
+    def make(database: str = "sqlite", **env: str) -> Site:
+        server = None if database == "sqlite" else all_services.server(database)
+        return Site(tmp_path, stack, all_services.server("redis"), server, **env)
+
+    return make
+
+
+def seconds(act: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    act()
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize(
+    ("database", "env"),
+    [
+        ("sqlite", {}),
+        ("postgresql", {"CONN_MAX_AGE": "0"}),
+        ("postgresql", {"CONN_MAX_AGE": "null"}),
+        ("postgresql", {"OPTIONS": '{"pool": true}'}),
+        ("postgresql", {"DRIVER": "psycopg2"}),
+        ("mariadb", {"CONN_MAX_AGE": "null"}),
+        ("mariadb", {"MYSQL_DRIVER": "mysqlclient"}),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
+)
+def test_one_sends_and_the_other_takes_over(
+    make: Any, database: str, env: dict[str, str]
+) -> None:
+    if env.get("MYSQL_DRIVER") == "mysqlclient":
+        pytest.importorskip("MySQLdb._mysql")
+    if "pool" in env.get("OPTIONS", ""):
+        pytest.importorskip("psycopg_pool")
+        if __import__("django").VERSION < (5, 1):
+            pytest.skip("no pool in this Django")
+    site = make(database, **env)
+    first = site.start("first")
+    first.wait_for(LEADING)
+    second, third = site.start("second"), site.start("third")
+    second.wait_for(STANDING_BY)
+    third.wait_for(STANDING_BY)
+    site.inbox.wait_for(4)
+    # A beat that stands by ends at once.
+    assert seconds(lambda: third.stop(timeout=10)) < 2
+    assert third.popen.returncode == 0
+    assert first.stop() == 0
+    # It said so once, and has neither made a schedule nor sent anything before.
+    second.wait_for(LEADING, timeout=3)
+    second.wait_for("Sending due")
+    said = second.output
+    assert said.count(STANDING_BY) == 1
+    assert said.index(STANDING_BY) < said.index(LEADING) < said.index("Sending due")
+    assert "Sending" not in third.output
+    site.inbox.wait_for_one(time.time())
+    second.kill()
+    assert not wrongs(site.inbox.messages, site.runs())
+
+
+def end_session(site: Site) -> None:
+    site.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks"
+        " WHERE locktype = 'advisory' AND granted"
+    )
+
+
+def test_a_beat_that_has_lost_its_lead_starts_again_under_its_pid(make: Any) -> None:
+    site = make("postgresql")
+    args = {"BEAT_ARGS": f'{{"pidfile": "{site.folder}/beat.pid"}}'}
+    first = site.start("first", **args)
+    first.wait_for(LEADING)
+    second = site.start("second")
+    second.wait_for(STANDING_BY)
+    site.inbox.wait_for(2)
+    end_session(site)
+    second.wait_for(LEADING, timeout=3)
+    first.wait_for(STANDING_BY)
+    assert first.output.count("the lock is lost") == 1
+    assert first.popen.poll() is None
+    assert (site.folder / "beat.pid").read_text() == f"{first.pid}\n"
+    assert second.stop() == 0
+    first.wait_for(LEADING, count=2, timeout=3)
+    site.inbox.wait_for_one(time.time())
+    assert first.stop() == 0
+    assert not (site.folder / "beat.pid").exists()
+    assert not wrongs(site.inbox.messages, site.runs())
+
+
+def test_a_leader_that_is_stopped_past_its_lease(make: Any) -> None:
+    site = make("postgresql")
+    first = site.start("first")
+    first.wait_for(LEADING)
+    second = site.start("second")
+    second.wait_for(STANDING_BY)
+    site.inbox.wait_for(2)
+    first.send(signal.SIGSTOP)
+    second.wait_for(LEADING, timeout=LEASE + 3)
+    site.inbox.wait_for_one(time.time())
+    said = len(first.output)
+    first.send(signal.SIGCONT)
+    first.wait_for(STANDING_BY)
+    # The same pid, and nothing sent in between.
+    assert first.popen.poll() is None
+    assert "Sending" not in first.output[said:]
+    site.inbox.wait_for_one(time.time() + 1)
+    second.kill()
+    assert not wrongs(site.inbox.messages, site.runs())
+
+
+def test_a_leader_that_is_stopped_and_then_ended(make: Any) -> None:
+    """It neither sends nor saves on its way out."""
+    site = make("postgresql")
+    first = site.start("first")
+    first.wait_for(LEADING)
+    second = site.start("second")
+    second.wait_for(STANDING_BY)
+    site.inbox.wait_for(1)
+    first.send(signal.SIGSTOP)
+    end_session(site)
+    second.wait_for("Sending due")
+    first.send(signal.SIGTERM)
+    first.send(signal.SIGCONT)
+    assert first.wait(timeout=10) == 0
+    site.inbox.wait_for_one(time.time() + 1)
+    second.kill()
+    assert not wrongs(site.inbox.messages, site.runs())
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_pooler_is_refused_in_one_line(
+    make: Any, stack: ExitStack, mode: str
+) -> None:
+    site = make("postgresql")
+    pooler = PgBouncer(site.folder, stack, site.server, mode)
+    beat = site.start("beat", DATABASE_URL=_at(site.url, pooler.port))
+    assert beat.wait() == 1
+    line = (
+        "CommandError: beat: LEADER_LOCK = 'default': a pooler such as PgBouncer stands"
+        " before this PostgreSQL, and gives the session of the lock to others. Name an"
+        " alias of DATABASES that connects directly to the primary server."
+    )
+    assert beat.output.splitlines()[-1] == line
+    assert "Traceback" not in beat.output
+
+
+def test_a_database_that_is_away(make: Any, stack: ExitStack) -> None:
+    """At the start and later: beat waits and says so; it neither dies nor sends."""
+    site = make("postgresql")
+    with Relay(site.server.port) as relay:
+        relay.leave()
+        beat = site.start("beat", relay)
+        beat.wait_for("beat: Standing by: the database of the lock is away: ")
+        relay.come_back()
+        beat.wait_for(LEADING, timeout=5)
+        site.inbox.wait_for(2)
+        relay.leave()
+        beat.wait_for("the lock is lost: nothing is sent; starting again")
+        beat.wait_for("the database of the lock is away", count=2)
+        sent = len(site.inbox.messages)
+        time.sleep(2)
+        assert beat.popen.poll() is None
+        assert len(site.inbox.messages) == sent
+        relay.come_back()
+        site.inbox.wait_for(sent + 1)
+        assert beat.stop() == 0
+    assert not wrongs(site.inbox.messages, site.runs())
+
+
+def test_a_run_that_cannot_be_saved_is_not_sent(make: Any) -> None:
+    site = make("postgresql")
+    beat = site.start("beat")
+    site.inbox.wait_for(2)
+    site.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger AS"
+        " $$ BEGIN RAISE EXCEPTION 'no, not now'; END $$ LANGUAGE plpgsql;"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON django_celery_beat_periodictask"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    said = "the run of each second cannot be saved, and is not sent: .*no, not now"
+    beat.wait_for(said)
+    sent = len(site.inbox.messages)
+    beat.wait_for(said, count=2)
+    assert len(site.inbox.messages) == sent
+    site.sql("DROP TRIGGER refuse ON django_celery_beat_periodictask")
+    site.inbox.wait_for(sent + 1)
+    beat.kill()
+    assert not wrongs(site.inbox.messages, site.runs())
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_leader_that_is_killed_around_a_message(make: Any, moment: str) -> None:
+    site = make("sqlite")
+    beats = [site.start(f"beat{number}", DIE=moment) for number in range(2)]
+    for number in range(2, 5):
+        site.inbox.wait_for(number)
+        (site.folder / "die").touch()
+        wait_until_one_has_ended(beats)
+        beats = [beat for beat in beats if beat.popen.poll() is None]
+        site.inbox.wait_for_one(time.time())
+        beats.append(site.start(f"beat{number}", DIE=moment))
+    for beat in beats:
+        beat.kill()
+    assert not wrongs(site.inbox.messages, site.runs())
+    # Each of those that were killed before lost the one that it had saved.
+    lost = site.runs() - len(site.inbox.messages)
+    assert lost == {"before": 3, "after": 0}[moment]
+
+
+def wait_until_one_has_ended(beats: list[StartedProcess]) -> None:
+    deadline = time.monotonic() + 10
+    while all(beat.popen.poll() is None for beat in beats):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_redbeat(make: Any) -> None:
+    pytest.importorskip("redbeat")
+    site = make(SCHEDULER="redbeat.schedulers:RedBeatScheduler", BEAT_SCHEDULE="yes")
+    first, second = site.start("first"), site.start("second")
+    site.inbox.wait_for(2)
+    leader, other = (first, second) if LEADING in first.output else (second, first)
+    # Its own lock is off, which would be waited for.
+    assert "lock ->" not in leader.output
+    leader.kill()
+    other.wait_for(LEADING, timeout=3)
+    site.inbox.wait_for_one(time.time())
+    assert other.stop() == 0
+    times = [message.at for message in site.inbox.messages]
+    assert min(b - a for a, b in itertools.pairwise(times)) > 0.5
+
+
+def test_a_scheduler_that_sends_by_itself(make: Any) -> None:
+    """Whichever way it sends, it sends nothing without the lock."""
+    site = make(SCHEDULER="tests.blows.scheduler:Careless")
+    beat = site.start("beat")
+    site.inbox.wait_for(3)
+    (lock,) = site.folder.glob("*.lock")
+    lock.unlink()
+    beat.wait_for("the lock is lost")
+    beat.wait_for(LEADING, count=2)
+    assert "sent without the lock" not in beat.output
+    assert beat.stop() == 0
+
+
+def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
+    site = make(LEADER_LOCK="")
+    beat = site.start("beat", SHOW_MODULES="yes")
+    shown = beat.wait_for("modules: .*")
+    assert "prodserver_celery5.backends" in shown
+    assert "prodserver_celery5.leader" not in shown
+    assert "prodserver_celery5.locks" not in shown
+    assert beat.stop() == 0
+
+
+def _at(url: str, port: int) -> str:
+    before, _, name = url.rpartition("/")
+    return f"{before.rpartition(':')[0]}:{port}/{name}"

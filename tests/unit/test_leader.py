@@ -1,0 +1,273 @@
+"""What is wrong with LEADER_LOCK, and the lock beside an SQLite database."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from celery import Celery
+from django.core import checks
+from django.core.management import CommandError
+from django.db import ConnectionHandler
+
+from prodserver_celery5 import leader, locks
+from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5.checks import check_processes
+from prodserver_celery5.entries import Entry
+from prodserver_celery5.locks import RefusedError, UnavailableError, lock_of
+
+PATH = "prodserver_celery5.backends.CeleryBeat"
+DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
+
+
+@pytest.fixture
+def beat(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """An entry in which nothing is wrong."""
+    module = ModuleType("shop")
+    module.app = Celery("shop", set_as_current=False, broker="memory://")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "shop", module)
+    args = {"scheduler": DATABASE}
+    return {"BACKEND": PATH, "APP": "shop", "LEADER_LOCK": "default", "ARGS": args}
+
+
+@pytest.fixture
+def databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The aliases that there are; a test adds others."""
+    settings = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": tmp_path / "db.sqlite3",
+        }
+    }
+    monkeypatch.setattr(locks, "connections", ConnectionHandler(settings))
+    return settings
+
+
+def found(settings: Any, entry: dict[str, Any]) -> list[checks.CheckMessage]:
+    settings.PRODUCTION_PROCESSES = {"beat": entry}
+    return check_processes()
+
+
+@pytest.mark.parametrize("alias", ["defualt", None, 5, ["default"]])
+def test_no_such_alias(
+    settings: Any, beat: dict[str, Any], databases: dict[str, Any], alias: Any
+) -> None:
+    databases["other"] = databases["default"]
+    entry = {**beat, "LEADER_LOCK": alias}
+    assert found(settings, entry) == [
+        checks.Error(
+            f"LEADER_LOCK = {alias!r}: DATABASES has no such alias.",
+            hint="It has 'default', 'other'.",
+            obj="PRODUCTION_PROCESSES['beat']",
+            id="prodserver_celery5.E013",
+        )
+    ]
+    with pytest.raises(CommandError, match="DATABASES has no such alias"):
+        CeleryBeat(**entry).prep_server_args()
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "message"),
+    [
+        (
+            "django.db.backends.dummy",
+            "any",
+            "the ENGINE 'django.db.backends.dummy' has no lock for it.",
+        ),
+        (
+            "django.db.backends.sqlite3",
+            ":memory:",
+            "SQLite in memory is each process's own.",
+        ),
+        (
+            "django.db.backends.sqlite3",
+            "file:x?mode=memory&cache=shared",
+            "SQLite in memory is each process's own.",
+        ),
+    ],
+)
+def test_a_database_that_has_no_lock(
+    settings: Any,
+    beat: dict[str, Any],
+    databases: dict[str, Any],
+    engine: str,
+    name: str,
+    message: str,
+) -> None:
+    databases["default"] = {"ENGINE": engine, "NAME": name}
+    (error,) = found(settings, beat)
+    assert (error.id, error.level) == ("prodserver_celery5.E013", checks.ERROR)
+    assert error.msg == f"LEADER_LOCK = 'default': {message}"
+    assert error.hint.startswith("Name an alias of a")
+
+
+def test_a_driver_that_is_missing_here(
+    settings: Any,
+    beat: dict[str, Any],
+    databases: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    databases["default"] = {"ENGINE": "django.db.backends.mysql", "NAME": "any"}
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    monkeypatch.delitem(sys.modules, "django.db.backends.mysql.base", raising=False)
+    (warning,) = found(settings, beat)
+    assert (warning.id, warning.level) == ("prodserver_celery5.W008", checks.WARNING)
+    assert "the database cannot be used here: Error loading" in warning.msg
+    with pytest.raises(CommandError, match="cannot be used here"):
+        CeleryBeat(**beat).prep_server_args()
+
+
+@pytest.mark.usefixtures("databases")
+@pytest.mark.parametrize("option", [{"detach": True}, {"uid": "root"}, {"gid": "root"}])
+def test_options_that_cannot_be_repeated(
+    settings: Any, beat: dict[str, Any], option: dict[str, Any]
+) -> None:
+    entry = {**beat, "ARGS": {**beat["ARGS"], **option}}
+    assert found(settings, entry) == [
+        checks.Error(
+            f"{next(iter(option))} does not go with LEADER_LOCK, whose beat starts"
+            " again under the same pid when it has lost the lead.",
+            hint="Leave it to what starts the process.",
+            obj="PRODUCTION_PROCESSES['beat']",
+            id="prodserver_celery5.E014",
+        )
+    ]
+    del entry["LEADER_LOCK"]
+    assert found(settings, entry) == []
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_file_of_last_runs(settings: Any, beat: dict[str, Any]) -> None:
+    entry = {**beat, "ARGS": {"scheduler": "celery.beat:PersistentScheduler"}}
+    (warning,) = found(settings, entry)
+    assert (warning.id, warning.level) == ("prodserver_celery5.W009", checks.WARNING)
+    assert "keeps its last runs in a file" in warning.msg
+    # A doubt: the start goes on.
+    assert CeleryBeat(**entry).prep_server_args()
+    del entry["LEADER_LOCK"]
+    assert found(settings, entry) == []
+
+
+@pytest.mark.usefixtures("databases")
+def test_nothing_wrong(settings: Any, beat: dict[str, Any]) -> None:
+    assert found(settings, beat) == []
+    assert found(settings, {**beat, "ARGS": {**beat["ARGS"], "pidfile": "b.pid"}}) == []
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_worker_has_no_such_key(settings: Any, beat: dict[str, Any]) -> None:
+    path = f"{CeleryWorker.__module__}.{CeleryWorker.__name__}"
+    (error,) = found(settings, {**beat, "BACKEND": path, "ARGS": {}})
+    assert error.id == "prodserver_celery5.E010"
+
+
+# The lock of SQLite
+
+
+def entered(entry: dict[str, Any], settings: Any, **processes: Any) -> locks.Lock:
+    """The lock that a beat with an entry would have."""
+    settings.PRODUCTION_PROCESSES = processes
+    made = Entry("beat", entry)
+    made.app.Beat.Service = object
+    leader.enter(made, made.context)
+    lead = made.app.Beat.Service.start.__closure__[1].cell_contents
+    assert isinstance(lead, leader.Lead)
+    return lead.lock
+
+
+def test_the_name_has_app_and_key_and_nothing_of_args(
+    settings: Any, beat: dict[str, Any], databases: dict[str, Any], tmp_path: Path
+) -> None:
+    changed = {**beat, "ARGS": {**beat["ARGS"], "loglevel": "DEBUG"}}
+    other = {**beat, "ARGS": {**beat["ARGS"], "max-interval": 5}}
+    names = [
+        entered(beat, settings, beat=beat).name,
+        entered(changed, settings, beat=changed).name,
+        entered(beat, settings, beat=beat, other=other).name,
+        entered(other, settings, beat=beat, other=other).name,
+        entered(beat, settings, b=beat).name,
+        entered({**beat, "APP": "shop:app"}, settings).name,
+    ]
+    assert names == [
+        "shop\0beat", "shop\0beat", "shop\0beat", "shop\0other", "shop\0b",
+        "shop:app\0beat",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("databases")
+def test_one_has_it(tmp_path: Path) -> None:
+    first, second, other = (lock_of("default", name) for name in ("a", "a", "b"))
+    assert first.acquire()
+    assert first.is_held()
+    assert not second.acquire()
+    assert not second.is_held()
+    assert other.acquire()
+    first.close()
+    assert not first.is_held()
+    assert second.acquire()
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_file_that_somebody_has_removed(tmp_path: Path) -> None:
+    first, second = lock_of("default", "a"), lock_of("default", "a")
+    assert first.acquire()
+    assert not second.acquire()
+    (file,) = tmp_path.glob("*.lock")
+    file.unlink()
+    assert second.acquire()
+    assert second.is_held()
+    assert not first.is_held()
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_file_that_is_removed_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def too_late(file: int, operation: int) -> None:
+        for path in tmp_path.glob("*.lock"):
+            path.unlink()
+        flock(file, operation)
+
+    lock = lock_of("default", "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", too_late)
+        assert not lock.acquire()
+    assert lock.acquire()
+
+
+def test_the_file_stands_beside_the_database(
+    databases: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    engine = {"ENGINE": "django.db.backends.sqlite3"}
+    databases["default"] = engine | {"NAME": f"file:{tmp_path}/data/x.db?mode=rwc"}
+    databases["other"] = engine | {"NAME": f"{tmp_path}/link/x.db"}
+    first, second = lock_of("default", "a"), lock_of("other", "a")
+    assert first.acquire()
+    (file,) = (tmp_path / "data").glob("*.lock")
+    assert file.name.startswith("x.db-beat-")
+    assert not second.acquire()
+
+
+def test_a_database_that_is_not_there_yet(
+    databases: dict[str, Any], tmp_path: Path
+) -> None:
+    databases["default"]["NAME"] = str(tmp_path / "volume" / "db.sqlite3")
+    lock = lock_of("default", "a")
+    with pytest.raises(UnavailableError, match="unable to open database file"):
+        lock.acquire()
+    (tmp_path / "volume").mkdir()
+    assert lock.acquire()
+
+
+def test_what_is_refused_says_what_to_do(databases: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError) as refused:
+        lock_of("nowhere", "a")
+    assert refused.value.hint == "It has 'default'."
