@@ -252,7 +252,7 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "E010",
         {**BEAT, "GRACE_SECONDS": 25},
         "the key 'GRACE_SECONDS' is unknown.",
-        "An entry can have BACKEND, APP and ARGS.",
+        "An entry can have BACKEND, APP, ARGS and LEADER_LOCK.",
     ),
     (
         "E013",
