@@ -115,8 +115,12 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         for doubt in self._doubts:
             print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
+            line = redaction.line(words)
+            # What the output has no letters for is no reason not to start.
+            encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+            line = line.encode(encoding, "backslashreplace").decode(encoding)
             # Flushed, or each forked child would print it once more.
-            print(redaction.line(words), flush=True)
+            print(line, flush=True)
         # Celery runs Django's system checks once more, and discards what they find.
         Entry.running = True
         sys.exit(run(context))

@@ -6,7 +6,7 @@ import copy
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
@@ -85,8 +85,10 @@ def normal(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _refuse(reason: str, hint: str, setting: str = "") -> Callable[..., None]:
-    """Make the callback of an option of ``celery`` that has no place in ARGS."""
+def _refused(
+    name: str, reason: str, hint: str, setting: str = "", *, is_flag: bool = False
+) -> click.Option:
+    """Declare an option of ``celery`` that has no place in ARGS."""
 
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value:
@@ -99,7 +101,9 @@ def _refuse(reason: str, hint: str, setting: str = "") -> Callable[..., None]:
                 reason, hint.format(setting=name.upper()), param.opts[0]
             )
 
-    return callback
+    return click.Option(
+        [name], is_flag=is_flag, callback=callback, allow_from_autoenv=False
+    )
 
 
 _GLOBAL_OPTION: Final = (
@@ -111,28 +115,26 @@ _ONLY_PRINTS: Final = "this prints a text and starts nothing.", "Remove it."
 
 # The options of the `celery` command itself, which stand before `worker` on its
 # command line. They are declared in celery.bin.celery, whose import brings every
-# other subcommand: 0.3 s and 9 MiB. Of its variables only NO_COLOR is read here.
+# other subcommand: 0.3 s and 9 MiB. Those that are refused are not read from variables.
 _GLOBAL: Final = click.Command(
     "celery",
     add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+    },
     params=[
         click.Option(["--workdir"], type=Path),
         click.Option(["--no-color"], is_flag=True, envvar="NO_COLOR"),
         click.Option(["--quiet"], is_flag=True),
         *([click.Option(["--skip-checks"], is_flag=True)] * (celery.VERSION >= (5, 3))),
-        click.Option(["--broker"], callback=_refuse(*_GLOBAL_OPTION, "broker_url")),
-        click.Option(
-            ["--result-backend"], callback=_refuse(*_GLOBAL_OPTION, "result_backend")
-        ),
-        click.Option(["--loader"], callback=_refuse(*_NEW_APP)),
-        click.Option(["--config"], callback=_refuse(*_NEW_APP)),
-        click.Option(
-            ["--app"],
-            callback=_refuse("this has no place in ARGS.", "Use the key APP instead."),
-        ),
-        click.Option(["--help"], is_flag=True, callback=_refuse(*_ONLY_PRINTS)),
-        click.Option(["--version"], is_flag=True, callback=_refuse(*_ONLY_PRINTS)),
+        _refused("--broker", *_GLOBAL_OPTION, "broker_url"),
+        _refused("--result-backend", *_GLOBAL_OPTION, "result_backend"),
+        _refused("--loader", *_NEW_APP),
+        _refused("--config", *_NEW_APP),
+        _refused("--app", "this has no place in ARGS.", "Use the key APP instead."),
+        _refused("--help", *_ONLY_PRINTS, is_flag=True),
+        _refused("--version", *_ONLY_PRINTS, is_flag=True),
     ],
 )
 
@@ -252,7 +254,9 @@ class Command:
         words = [*(self._short.get(word, word) for word in words[:end]), *words[end:]]
         make_obj = private("celery.bin.base", "CLIContext")
         try:
-            outer = self._above.make_context("celery", [*words[:end]], obj=self.app)
+            outer = self._above.make_context(
+                "celery", [*words[:end]], obj=self.app, auto_envvar_prefix="CELERY"
+            )
             rest = [*outer.args, *words[end:]]
             context: click.Context = self._command.make_context(
                 self.name,

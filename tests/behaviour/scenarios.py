@@ -16,7 +16,7 @@ from typing import Any
 
 import celery
 
-from dev.procfile import free_port
+from dev.procfile import ROOT, free_port
 from prodserver_celery5.pytest_plugin.process import ProcessError
 
 from .sides import READY, Site, title
@@ -421,6 +421,46 @@ def ten_kills(site: Site) -> Outcome:
         "stuck": stuck,
         "seconds": time.monotonic() - began,
     }
+
+
+# What the process is given: variables, and an output
+
+
+@scenario(
+    "CELERY_QUIET and CELERY_WORKDIR, {program}",
+    {"program": "worker", "began": READY},
+    {"program": "beat", "began": "beat: Starting"},
+    there=True,
+    banner=False,
+)
+def variables(site: Site, program: str, began: str) -> Outcome:
+    folder = site.folder / "work"
+    folder.mkdir()
+    path = os.pathsep.join([site.env["PYTHONPATH"], str(ROOT)])
+    site.env |= {"CELERY_QUIET": "yes", "CELERY_WORKDIR": str(folder)}
+    site.env["PYTHONPATH"] = path
+    process = site.run(program, pidfile="it.pid")
+    process.wait_for(began, timeout=60)
+    time.sleep(0.3)
+    there = (folder / "it.pid").exists()
+    return site.end(process, signal.SIGTERM) | {
+        "there": there,
+        "banner": "transport:" in process.output or "broker ->" in process.output,
+    }
+
+
+@scenario("output of ASCII, and a name that is not", status=0)
+def ascii_output(site: Site) -> Outcome:
+    site.env["PYTHONIOENCODING"] = "ascii"
+    log = site.folder / "wörker.log"
+    worker = site.run("worker", logfile=log, concurrency=1)
+    site.wait_until(lambda: log.exists() and re.search(READY, log.read_text()))
+    return site.end(worker, signal.SIGTERM)
+
+
+@scenario("output that is full", status=1)
+def full_output(site: Site) -> Outcome:
+    return site.fails("worker", wrapper=["sh", "-c", 'exec "$@" >/dev/full', "sh"])
 
 
 # SIGHUP, and a broker that goes away

@@ -254,3 +254,32 @@ def test_no_python_block_is_left_out() -> None:
     for words in ("app = Celery(", "pytest_plugins", "(Celery", "SILENCED_"):
         looked_at += of("python", words)
     assert [str(block) for block in PYTHON if block not in looked_at] == []
+
+
+def test_the_variables_are_those_that_celery_declares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the options of `celery` itself: each is read, or said not to be."""
+    from celery.bin.celery import celery as command
+
+    page = (ROOT / "docs" / "settings.md").read_text()
+    rows = page.partition("## Variables")[2].splitlines()
+    declared = set()
+    for param in command.params:
+        names = [param.envvar] if isinstance(param.envvar, str) else param.envvar or []
+        declared |= {*names, f"CELERY_{param.name}".upper()}
+    # An older Celery has fewer options.
+    assert declared <= set(re.findall(r"`([A-Z_]+)`", "\n".join(rows)))
+
+    (unread,) = [row for row in rows if "**not read**" in row]
+    for name in sorted(declared):
+        if name in re.findall(r"`([A-Z_]+)`", unread):
+            monkeypatch.setenv(name, "1")
+    entry = Entry("worker", {"APP": "prayer_room_api"})
+    read = {"workdir": None, "no_color": False, "quiet": False, "skip_checks": False}
+    assert entry.context.meta["celery"].items() >= read.items()
+    for key in read:
+        monkeypatch.setenv(f"CELERY_{key}".upper(), "1")
+    entry = Entry("worker", {"APP": "prayer_room_api"})
+    set_ = {"workdir": Path("1"), "no_color": True, "quiet": True, "skip_checks": True}
+    assert entry.context.meta["celery"].items() >= set_.items()
