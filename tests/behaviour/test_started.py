@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from dev.procfile import ROOT
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-from .sides import READY, Site, both
+from .sides import READY, SIDES, Site, both
 
 MakeSite = Callable[[str, str], Site]
 
@@ -140,3 +142,72 @@ def test_sighup_and_a_green_pool(make_site: MakeSite, ways: Sequence[str]) -> No
     outcomes = both(lambda site: hung_up(site, order[site]), sites)
     for outcome in outcomes:
         assert outcome == {"patched": ["gevent", "gevent"], "status": 0}
+
+
+def detached(site: Site) -> dict[str, Any]:
+    """The first process ends with 0, and a worker is there, with what the first had."""
+    extra = site.folder / "extra"
+    extra.mkdir()
+    (extra / "only_here.py").write_text("")
+    site.configure("import only_here\n")
+    log, pidfile = site.folder / "detached.log", site.folder / "it.pid"
+    words = site.words("worker", detach=True, logfile=log, pidfile=pidfile)
+    if site.side == "celery":
+        site.env["PYTHONPATH"] += f"{os.pathsep}{extra}"
+    else:
+        words += ["--pythonpath", str(extra)]
+    first = site.start_command([sys.executable, *words], name="first")
+    outcome: dict[str, Any] = {"status": first.wait(timeout=60)}
+    site.wait_until(lambda: log.exists() and re.search(READY, log.read_text()))
+    site.send("write", ("ran",))
+    outcome["notes"] = site.wait_for_notes(1)
+    os.kill(int(pidfile.read_text()), signal.SIGTERM)
+    site.wait_until(lambda: not pidfile.exists())
+    return outcome
+
+
+def test_a_detached_worker_finds_its_modules(make_site: MakeSite) -> None:
+    sites = [make_site(side, "redis") for side in SIDES]
+    command, ours = both(detached, sites)
+    assert ours == command == {"status": 0, "notes": ["ran"]}
+
+
+# As watchfiles runs a function: in a process of multiprocessing's.
+FUNCTION = """
+import multiprocessing
+import sys
+
+import manage
+
+if __name__ == "__main__":
+    sys.argv = ["manage.main", "prodserver", "worker"]
+    process = multiprocessing.get_context("spawn").Process(target=manage.main)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+ADVICE = "watchfiles 'python manage.py prodserver worker'"
+
+
+@pytest.mark.parametrize("pool", ["gevent", "prefork"])
+def test_a_function_says_what_to_run_instead(make_site: MakeSite, pool: str) -> None:
+    """No command has a counterpart: `celery` is a program of its own."""
+    site = make_site("prodserver", "redis")
+    (site.folder / "manage.py").write_text(MANAGE.format(before=""))
+    (site.folder / "function.py").write_text(FUNCTION)
+    site.env["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+    site.words("worker", pool=pool, concurrency=1)
+    function = str(site.folder / "function.py")
+    runner = site.start_command([sys.executable, function], cwd=site.folder)
+    if pool == "prefork":
+        runner.wait_for(READY, timeout=60)
+        children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            with suppress(ProcessLookupError):  # multiprocessing's helper ignores it
+                os.kill(pid, signal.SIGHUP)
+    assert runner.wait(timeout=60) == 1
+    lines = [line for line in runner.output.splitlines() if ADVICE in line]
+    assert "Traceback" not in runner.output
+    assert len(lines) == (2 if pool == "prefork" else 1)
+    assert all("a function of another program" in line for line in lines)
