@@ -12,12 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.mail import EmailMultiAlternatives
-from django.db.models import F, Max, Q
+from django.db.models import Case, F, Max, Q, When
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import Truncator
 
-from .models import Digest, DigestSubscription, EmailLog, EmailTemplate, PrayerRequest
+from .models import (
+    READ_REQUESTS,
+    Digest,
+    DigestSubscription,
+    EmailLog,
+    EmailTemplate,
+    PrayerRequest,
+)
 from .rendering import Content, Value
 
 logger = logging.getLogger(__name__)
@@ -25,6 +34,11 @@ logger = logging.getLogger(__name__)
 # A row that is still "sending" after this long belongs to a task that is gone: an
 # email takes no longer than a few of the mail server's timeouts.
 CLAIM_TIMEOUT = timedelta(minutes=15)
+
+# What is in one email, however much there is: so many requests, and of the text of each
+# so many characters.
+SHOWN = 25
+TEXT = 500
 
 # How far the first digest of a subscription looks back.
 WINDOWS = {Digest.DAILY: timedelta(days=1), Digest.WEEKLY: timedelta(weeks=1)}
@@ -39,6 +53,7 @@ class Email:
     period: str
     covers_until: datetime
     content: Content
+    note: str = ""
 
 
 @dataclass
@@ -49,18 +64,30 @@ class Outcome:
 
 def due_to_moderators() -> Iterator[Email]:
     """What waits for the team, to each who has not been told of the newest of it."""
-    waiting = list(PrayerRequest.objects.waiting().order_by("created_at", "pk"))
-    if not waiting:
+    waiting = PrayerRequest.objects.waiting()
+    # As waiting_since has it. Asked before the rest, so that what arrives in between is
+    # told of once more.
+    since = Case(
+        When(status__in=PrayerRequest.UNDECIDED, then="status_changed_at"),
+        default="flagged_again_at",
+    )
+    newest = waiting.aggregate(newest=Max(since))["newest"]
+    if newest is None:
         return
-    newest = max(request.waiting_since for request in waiting)
+    count = waiting.count()
     pending: list[dict[str, Value]] = []
     flagged: list[dict[str, Value]] = []
-    for request in waiting:
+    # "approved" and "flagged" come before "pending": they are or were public.
+    for request in waiting.order_by("status", "created_at", "pk")[:SHOWN]:
         is_new = request.status == PrayerRequest.Status.PENDING
         (pending if is_new else flagged).append(
             {**_describe(request), "link": _link("change", request.pk)}
         )
-    for recipient in _subscribers(Digest.MODERATOR, user__is_staff=True):
+    link = _link("changelist")
+    note = ""
+    if count > SHOWN:
+        note = f"{count - SHOWN} more wait" + (f": <{link}>" if link else ".")
+    for recipient in _subscribers(Digest.MODERATOR, _moderators()):
         told_until = _told_until(recipient, Digest.MODERATOR)
         if told_until is None or newest > told_until:
             yield Email(
@@ -72,9 +99,10 @@ def due_to_moderators() -> Iterator[Email]:
                 content={
                     "pending": pending,
                     "flagged": flagged,
-                    "count": len(waiting),
-                    "link": _link("changelist"),
+                    "count": count,
+                    "link": link,
                 },
+                note=note,
             )
 
 
@@ -87,7 +115,7 @@ def due_to_users(digest: Digest) -> Iterator[Email]:
             # Nothing was due or went out yet since they subscribed, so that this
             # leaves out no response of a day on which every attempt failed.
             since = min(each.created_at for each in subscriptions) - WINDOWS[digest]
-        requests = list(
+        requests = (
             PrayerRequest.objects.filter(
                 author__in=[each.user_id for each in subscriptions],
                 responded_at__gt=since,
@@ -95,16 +123,20 @@ def due_to_users(digest: Digest) -> Iterator[Email]:
             .exclude(response="")
             .order_by("responded_at", "pk")
         )
-        if requests:
+        shown = list(requests[:SHOWN])
+        if shown:
+            more = requests.count() - len(shown)
             yield Email(
                 recipient=recipient,
                 digest=digest,
                 period=period,
-                covers_until=max(request.responded_at for request in requests),
+                # Where the next one begins, with what has no room in this one.
+                covers_until=shown[-1].responded_at,
                 content={
-                    "requests": [_describe(request) for request in requests],
-                    "count": len(requests),
+                    "requests": [_describe(request) for request in shown],
+                    "count": len(shown),
                 },
+                note=f"{more} more follow in your next digest." if more > 0 else "",
             )
 
 
@@ -189,7 +221,7 @@ def _finish(log: EmailLog, status: EmailLog.Status, error: str = "") -> None:
 
 
 def _send(email: Email) -> None:
-    rendered = EmailTemplate.render(email.digest, email.content)
+    rendered = EmailTemplate.render(email.digest, email.content, email.note)
     message = EmailMultiAlternatives(
         rendered.subject,
         rendered.text,
@@ -201,14 +233,22 @@ def _send(email: Email) -> None:
     message.send()
 
 
+def _moderators() -> Q:
+    """Select the subscriptions of staff who may read all requests in the admin."""
+    may_read = Q()
+    for permission in READ_REQUESTS:
+        may_read |= Q(user__in=get_user_model().objects.with_perm(permission))
+    return Q(user__is_staff=True) & may_read
+
+
 def _subscribers(
-    digest: Digest, **conditions: bool
+    digest: Digest, condition: Q | None = None
 ) -> dict[str, list[DigestSubscription]]:
     """Return subscriptions by address: a family that shares one gets one email."""
     subscribers: defaultdict[str, list[DigestSubscription]] = defaultdict(list)
     for subscription in (
         DigestSubscription.objects.reachable()
-        .filter(digest=digest, **conditions)
+        .filter(condition or Q(), digest=digest)
         .select_related("user")
         .order_by("pk")
     ):
@@ -230,7 +270,7 @@ def _describe(request: PrayerRequest) -> dict[str, Value]:
         "id": request.pk,
         "kind": request.get_kind_display(),
         "name": request.name,
-        "text": request.text,
+        "text": Truncator(request.text).chars(TEXT),
         "created": _moment(request.created_at),
         "flags": request.flag_count,
         "status": request.status,

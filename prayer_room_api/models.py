@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
@@ -13,8 +14,20 @@ from django.utils import timezone
 
 from . import rendering
 from .shipped_templates import SHIPPED
+from .text import validate_visible
 
 logger = logging.getLogger(__name__)
+
+# Either of them shows all requests in the admin.
+READ_REQUESTS = (
+    "prayer_room_api.view_prayerrequest",
+    "prayer_room_api.change_prayerrequest",
+)
+
+
+def may_read_requests(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether they may read what is not public: in the API, and in a digest."""
+    return user.is_staff and any(map(user.has_perm, READ_REQUESTS))
 
 
 class TransitionRefusedError(Exception):
@@ -53,9 +66,12 @@ class PrayerRequest(models.Model):
 
     kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.PRAYER)
     name = models.CharField(
-        max_length=100, blank=True, help_text="Whom the request is from, if they say."
+        max_length=100,
+        blank=True,
+        validators=[validate_visible],
+        help_text="Whom the request is from, if they say.",
     )
-    text = models.TextField(max_length=2000)
+    text = models.TextField(max_length=2000, validators=[validate_visible])
     author = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.SET_NULL,
@@ -72,7 +88,10 @@ class PrayerRequest(models.Model):
     # Set while a request waits that stays on the list: see flag().
     flagged_again_at = models.DateTimeField(null=True, blank=True, editable=False)
     response = models.TextField(
-        max_length=4000, blank=True, help_text="The team's answer to the author."
+        max_length=4000,
+        blank=True,
+        validators=[validate_visible],
+        help_text="The team's answer to the author.",
     )
     responded_at = models.DateTimeField(null=True, blank=True, editable=False)
     responded_by = models.ForeignKey(
@@ -236,8 +255,10 @@ class DigestSubscription(models.Model):
             return
         if not self.user.email:
             raise ValidationError({"user": "This user has no email address."})
-        if self.digest == Digest.MODERATOR and not self.user.is_staff:
-            raise ValidationError({"user": "The moderator digest is for staff only."})
+        if self.digest == Digest.MODERATOR and not may_read_requests(self.user):
+            raise ValidationError(
+                {"user": "The moderator digest is for staff who may view requests."}
+            )
 
 
 class EmailTemplate(models.Model):
@@ -260,18 +281,26 @@ class EmailTemplate(models.Model):
             raise ValidationError(problem)
 
     @classmethod
-    def render(cls, digest: str, content: rendering.Content) -> rendering.Rendered:
-        """Render the staff's template, or the shipped one if theirs does not work."""
+    def render(
+        cls, digest: str, content: rendering.Content, note: str = ""
+    ) -> rendering.Rendered:
+        """Render the staff's template, or the shipped one if theirs does not work.
+
+        Args:
+            digest: which one.
+            content: what the template can show.
+            note: what stands below it, whatever the template is.
+        """
         template = cls.objects.filter(digest=digest).first()
         if template is not None:
             try:
-                return rendering.render(template.subject, template.body, content)
+                return rendering.render(template.subject, template.body, content, note)
             except Exception:
                 logger.exception(
                     "The %s email template does not work; the shipped one is used.",
                     digest,
                 )
-        return rendering.render(*SHIPPED[digest], content)
+        return rendering.render(*SHIPPED[digest], content, note)
 
 
 class EmailLog(models.Model):

@@ -5,6 +5,7 @@ references, which neither Markdown nor a browser takes for anything else.
 """
 
 import re
+import textwrap
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 from unicodedata import category
@@ -23,6 +24,11 @@ _ENGINE = Engine(autoescape=False)
 
 # All of ASCII but what is part of no markup; a full stop is after a digit: "1. one".
 _MARKUP = re.compile(r"(?<=[0-9])\.|[^\x80-\U0010ffffA-Za-z0-9 ,.?!:;/]")
+
+# Of what people wrote, in the plain text: mail programs need not break a line.
+_WIDTH = 72  # columns
+# A word that is longer is broken. Addresses of pages are not so long.
+_LONG_WORD = re.compile(r"\S{150}")
 
 _SAMPLE_REQUEST: dict[str, Value] = {
     "id": 1,
@@ -54,13 +60,14 @@ class Rendered(NamedTuple):
     html: str
 
 
-def render(subject: str, body: str, content: Content) -> Rendered:
+def render(subject: str, body: str, content: Content, note: str = "") -> Rendered:
     """Render a digest.
 
     Args:
         subject: a Django template of one line.
         body: a Django template in Markdown.
         content: what the templates can show.
+        note: a paragraph of Markdown, below all that the templates make.
     """
     plain = Context(_map(_plain, content), autoescape=False)
     inline = Context(_map(_html, content), autoescape=False)
@@ -68,11 +75,13 @@ def render(subject: str, body: str, content: Content) -> Rendered:
     return Rendered(
         # A header is one line, whatever somebody wrote.
         subject=" ".join(_ENGINE.from_string(subject).render(plain).split()),
-        text=template.render(plain).strip() + "\n",
+        text=f"{template.render(plain).strip()}\n\n{note}".strip() + "\n",
         html=format_html(
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-            "<body>\n{}\n</body>\n</html>\n",
-            mark_safe(markdown(template.render(inline))),  # noqa: S308 - see the top
+            '<body style="overflow-wrap: anywhere">\n{}\n</body>\n</html>\n',
+            mark_safe(  # noqa: S308 - see the top
+                markdown(f"{template.render(inline)}\n\n{note}")
+            ),
         ),
     )
 
@@ -111,7 +120,16 @@ def _lines(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return "\n  ".join(_lines(text))
+    return "\n  ".join(
+        piece
+        for line in _lines(text)
+        for piece in textwrap.wrap(
+            _LONG_WORD.sub(r"\g<0> ", line),
+            _WIDTH,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def _html(text: str) -> str:
