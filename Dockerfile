@@ -8,8 +8,8 @@
 #
 # The second line is the release: once for each version, before its processes start,
 # and never as part of one of them. `env` has SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL,
-# RABBITMQ_URL or REDIS_URL, EMAIL_URL, and TRUSTED_PROXIES=0 where the port is open to the
-# world, as in the third line. `docker stop` kills after 10 seconds; the
+# RABBITMQ_URL or REDIS_URL, EMAIL_URL, and TRUSTED_PROXIES=1 behind a proxy, which the
+# internet wants in front of the third line. `docker stop` kills after 10 seconds; the
 # --stop-timeout gives the worker's tasks longer than that to finish.
 #
 # On Dokku and its like the commands come from the Procfile. There is no EXPOSE on

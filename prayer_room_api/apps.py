@@ -7,6 +7,7 @@ class PrayerRoomConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import heartbeat
+        from . import checks, heartbeat
 
+        checks.register_checks()
         heartbeat.listen()

@@ -31,8 +31,9 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 # How many proxies stand in front and write X-Forwarded-For and -Proto: Dokku's nginx
-# is one. With 0 neither header is believed, for a port that is open to the world.
-TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=1)
+# is one. With 0 neither header is believed: with more than there are, anyone chooses
+# the address by which they are throttled, and whether they came by https.
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
@@ -43,6 +44,11 @@ SECURE_SSL_REDIRECT = HTTPS_ONLY
 SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60 if HTTPS_ONLY else 0
 # Subdomains and the preload list are for the owner of the domain to decide.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# The longest text that is valid, a response, has 4,000 characters: 48 KB, escaped.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 128 * 1024
+
+AUTHENTICATION_BACKENDS = ["prayer_room_api.throttling.PasswordBackend"]
 
 # --- The application ------------------------------------------------------------
 
@@ -138,6 +144,16 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         # or not, when another one wrote in between; so each takes its turn at BEGIN.
         DATABASES["default"]["OPTIONS"].setdefault("transaction_mode", "IMMEDIATE")
 
+# The throttles count in it, and all web processes have to count together. The default
+# of 300 entries would let a few hundred addresses push each other out.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "prayer_room_cache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+}
+
 # Not BigAutoField, for django-celery-beat's older releases, which do not choose one
 # and would be found to lack migrations. This project's own app chooses it.
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
@@ -206,18 +222,22 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["prayer_room_api.parsers.BoundedJSONParser"],
+    "EXCEPTION_HANDLER": "prayer_room_api.exceptions.handle",
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
         *(["rest_framework.renderers.BrowsableAPIRenderer"] if DEBUG else []),
     ],
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
     "PAGE_SIZE": 20,
-    # Counted in the default cache, the memory of each gunicorn worker: with several
-    # of them the limit is up to as many times higher. CACHES can make it exact.
+    # Each address, or each user who is logged in.
     "DEFAULT_THROTTLE_RATES": {
-        "submit": env.str("THROTTLE_SUBMIT", default="20/hour"),
-        "flag": env.str("THROTTLE_FLAG", default="30/hour"),
+        "submit": env.str("THROTTLE_SUBMIT", default="") or "20/hour",
+        "flag": env.str("THROTTLE_FLAG", default="") or "30/hour",
+        # What was to be posted or flagged and was not valid.
+        "refused": env.str("THROTTLE_REFUSED", default="") or "100/hour",
+        # Wrong ones, in the admin and in the API.
+        "password": env.str("THROTTLE_PASSWORD", default="") or "20/hour",
     },
     "NUM_PROXIES": TRUSTED_PROXIES,
 }
@@ -249,6 +269,7 @@ CELERY_TASK_IGNORE_RESULT = True
 # HOST=127.0.0.1 keeps others out.
 HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104 - as the comment says
 PORT = env.int("PORT", default=8000)
+_max_requests = env.int("WEB_MAX_REQUESTS", default=10_000)
 
 # Where the links in the digests lead. Without it: to this machine with DEBUG, else to
 # the first name of ALLOWED_HOSTS; and where that is a pattern there are no links.
@@ -266,8 +287,20 @@ if find_spec(f"{_servers}.servers"):
 PRODUCTION_PROCESSES = {
     "web": {
         "BACKEND": f"{_servers}.gunicorn.GunicornServer",
-        # gunicorn reads WEB_CONCURRENCY by itself.
-        "ARGS": {"bind": f"{HOST}:{PORT}"},
+        "ARGS": {
+            "bind": f"{HOST}:{PORT}",
+            # Two, so that one answers while the other is replaced.
+            "workers": env.int("WEB_CONCURRENCY", default=2),
+            # A client that says nothing, or a byte a second, holds a thread and
+            # nothing else; a sync worker would answer nobody else meanwhile.
+            "worker-class": "gthread",
+            "threads": env.int("WEB_THREADS", default=80),
+            # Of a worker that does not come back at all, not of a request.
+            "timeout": env.int("WEB_TIMEOUT", default=30),
+            # Whatever leaks ends; not at the same time in all of them.
+            "max-requests": _max_requests,
+            "max-requests-jitter": _max_requests // 2,
+        },
     },
     "worker": {
         "BACKEND": "prodserver_celery5.backends.CeleryWorker",

@@ -1,16 +1,23 @@
+from typing import Any
+
 from django.db.models import QuerySet
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, PermissionDenied, ValidationError
-from rest_framework.permissions import AllowAny
+from rest_framework.permissions import (
+    AllowAny,
+    BasePermission,
+    DjangoModelPermissions,
+    IsAdminUser,
+)
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.throttling import BaseThrottle, ScopedRateThrottle
 from rest_framework.viewsets import GenericViewSet
 
-from .models import PrayerRequest, TransitionRefusedError
+from .models import PrayerRequest, TransitionRefusedError, may_read_requests
 from .serializers import PublicSerializer, ResponseSerializer, StaffSerializer
+from .throttling import Quota
 
 Status = PrayerRequest.Status
 
@@ -18,6 +25,12 @@ Status = PrayerRequest.Status
 class Conflict(APIException):
     status_code = status.HTTP_409_CONFLICT
     default_code = "conflict"
+
+
+class MayChange(DjangoModelPermissions):
+    """Each action of the team changes a request, as the admin's form does."""
+
+    perms_map = {"POST": ["%(app_label)s.change_%(model_name)s"]}
 
 
 class PrayerRequestViewSet(
@@ -29,21 +42,42 @@ class PrayerRequestViewSet(
     """Requests: anyone posts, reads and flags; the team does the rest."""
 
     queryset = PrayerRequest.objects.select_related("author", "responded_by")
-    # REST framework's default here is staff only: see settings.
+    permission_classes = [IsAdminUser, MayChange]
     public_actions = frozenset({"create", "list", "retrieve", "flag"})
     throttle_scopes = {"create": "submit", "flag": "flag"}
+    # What a request uses up, once it is known what came of it: see finalize_response.
+    quotas: list[Quota] = []
 
-    def get_permissions(self) -> list:
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        # All of the body, before anything asks the database: a body that comes slowly
+        # holds no connection to it, and one that is too large is not read.
+        _ = request.body
+        super().initial(request, *args, **kwargs)
+
+    def get_permissions(self) -> list[BasePermission]:
         if self.action in self.public_actions:
             return [AllowAny()]
         return super().get_permissions()
 
-    def get_throttles(self) -> list[BaseThrottle]:
-        self.throttle_scope = self.throttle_scopes.get(self.action)
-        return [ScopedRateThrottle()]
+    def get_throttles(self) -> list[Quota]:
+        if scope := self.throttle_scopes.get(self.action):
+            self.quotas = [Quota(scope), Quota("refused")]
+        return self.quotas
+
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        code = response.status_code
+        if self.quotas and code != status.HTTP_429_TOO_MANY_REQUESTS:
+            accepted, refused = self.quotas
+            if status.is_success(code):
+                accepted.count()
+            elif status.is_client_error(code):
+                refused.count()
+        return super().finalize_response(request, response, *args, **kwargs)
 
     def get_serializer_class(self) -> type[BaseSerializer]:
-        if self.action != "create" and self.request.user.is_staff:
+        if self.action != "create" and may_read_requests(self.request.user):
             return StaffSerializer
         return PublicSerializer
 
@@ -54,7 +88,7 @@ class PrayerRequestViewSet(
         if self.action == "flag":
             # Somebody may still have a page open that another one has just flagged.
             return requests.filter(status__in=[Status.APPROVED, Status.FLAGGED])
-        if not self.request.user.is_staff:
+        if not may_read_requests(self.request.user):
             return requests.filter(status=Status.APPROVED)
         return requests
 
@@ -105,6 +139,6 @@ class PrayerRequestViewSet(
         asked = self.request.query_params.get("status", Status.APPROVED)
         if asked not in Status.values:
             raise ValidationError({"status": f"Choose one of {', '.join(Status)}."})
-        if asked != Status.APPROVED and not self.request.user.is_staff:
+        if asked != Status.APPROVED and not may_read_requests(self.request.user):
             raise PermissionDenied("Only the team sees requests that are not approved.")
         return Status(asked)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import configparser
+import http.client
 import json
+import os
 import shlex
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dev.procfile import ROOT, commands
+from dev.procfile import ROOT, commands, free_port
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.deployment import READY, Deployment
 
 from .blocks import of
 
@@ -26,6 +33,82 @@ def test_every_example_is_looked_at() -> None:
     assert {path.name for path in DEPLOY.iterdir()} == {
         "compose", "dokku", "kubernetes", "systemd",
     }  # fmt: skip
+
+
+# What stands in front
+
+
+@pytest.fixture
+def https(deployment: Deployment, tmp_path: Path) -> Iterator[int]:
+    """The web process behind the documented nginx; the port of that."""
+    if shutil.which("nginx") is None:
+        # In CI a run that was skipped would be taken for one that passed.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no nginx here")
+    port, inner = free_port(), free_port()
+    deployment.env |= {
+        "ALLOWED_HOSTS": "pray.example.org",
+        "HTTPS_ONLY": "on",
+        "PORT": str(inner),
+        "THROTTLE_SUBMIT": "2/hour",
+        "TRUSTED_PROXIES": "1",
+    }
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=pray.example.org",
+         "-addext", "subjectAltName=DNS:pray.example.org",
+         "-keyout", tmp_path / "pray.example.org.key",
+         "-out", tmp_path / "pray.example.org.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (block,) = of("nginx")
+    site = block.text
+    for documented, here in (
+        ("/etc/ssl", str(tmp_path)),
+        ("listen 443", f"listen 127.0.0.1:{port}"),
+        ("127.0.0.1:8000", f"127.0.0.1:{inner}"),
+    ):
+        assert documented in site
+        site = site.replace(documented, here)
+    folders = "".join(
+        f"{name}_temp_path {tmp_path}/{name};\n"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (tmp_path / "nginx.conf").write_text(
+        "daemon off;\nmaster_process off;\nerror_log stderr notice;\nevents {}\n"
+        f"pid {tmp_path}/nginx.pid;\nhttp {{\naccess_log off;\n{folders}{site}}}\n"
+    )
+    deployment.start("web").wait_for(READY["web"])
+    words = ["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+    with StartedProcess(
+        words, log=tmp_path / "nginx.log", cwd=tmp_path, env=dict(os.environ)
+    ) as nginx:
+        # It listens before it says so.
+        nginx.wait_for("using the .* event method")
+        yield port
+
+
+def test_the_proxy_of_the_documentation(https: int, tmp_path: Path) -> None:
+    context = ssl.create_default_context(cafile=tmp_path / "pray.example.org.pem")
+
+    def status(path: str, body: bytes | None = None, **headers: str) -> int:
+        raw = socket.create_connection(("127.0.0.1", https), timeout=20)
+        with context.wrap_socket(raw, server_hostname="pray.example.org") as wrapped:
+            connection = http.client.HTTPConnection("pray.example.org")
+            connection.sock = wrapped
+            headers = {"Content-Type": "application/json", **headers}
+            connection.request("POST" if body else "GET", path, body, headers)
+            with connection.getresponse() as answer:
+                return answer.status
+
+    # https is known to Django, which would redirect otherwise.
+    assert status("/") == 200
+    assert status("/api/requests/", b"[" * 3_000_000) == 413
+    # The address is the one that nginx saw.
+    posted = [
+        status("/api/requests/", b'{"text": "x"}', **{"X-Forwarded-For": f"1.1.1.{n}"})
+        for n in range(3)
+    ]
+    assert posted == [201, 201, 429]
 
 
 # Dokku

@@ -46,7 +46,8 @@ def entries(processes: dict[str, Any]) -> dict[str, Entry]:
 
 
 def test_there_is_no_block_of_an_unknown_kind() -> None:
-    known = {"python", "diff", "sh", "console", "procfile", "text", "ini", "{toctree}"}
+    known = {"python", "diff", "sh", "console", "procfile", "text", "ini", "nginx"}
+    known |= {"{toctree}"}
     assert [str(block) for block in BLOCKS if block.language not in known] == []
 
 

@@ -41,7 +41,7 @@ def test_worker_runs_a_task_whose_effect_is_in_the_database(
         "from django.contrib.auth import get_user_model as u\n"
         "from prayer_room_api.models import *\n"
         "from prayer_room_api.tasks import send_moderator_digest\n"
-        "staff = u().objects.create_user('staff', 's@example.org', is_staff=True)\n"
+        "staff = u().objects.create_superuser('staff', 's@example.org')\n"
         "DigestSubscription.objects.create(user=staff, digest='moderator')\n"
         "PrayerRequest.objects.create(text='For rain')\n"
         "send_moderator_digest.delay()\n"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core import mail
-from django.core.cache import cache
 from django.core.mail.backends.locmem import EmailBackend
 from rest_framework.test import APIClient
 
@@ -15,11 +15,6 @@ from prayer_room_api.models import DigestSubscription, PrayerRequest
 # Celery 5.0 and 5.1 import it, and it warns of itself.
 PKG_RESOURCES = "ignore:pkg_resources is deprecated:UserWarning"
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_throttled_yet():
-    cache.clear()
 
 
 @pytest.fixture
@@ -52,10 +47,32 @@ def api() -> APIClient:
 
 
 @pytest.fixture
-def staff(django_user_model):
+def may() -> Callable[..., None]:
+    """Give a user permissions on prayer requests."""
+
+    def may(user, *actions: str) -> None:
+        for action in actions:
+            codename = f"{action}_prayerrequest"
+            user.user_permissions.add(Permission.objects.get(codename=codename))
+
+    return may
+
+
+@pytest.fixture
+def newcomer(django_user_model):
+    """Staff whom nobody has given a permission yet."""
     return django_user_model.objects.create_user(
+        "newcomer", "newcomer@example.org", "secret", is_staff=True
+    )
+
+
+@pytest.fixture
+def staff(django_user_model, may):
+    staff = django_user_model.objects.create_user(
         "moderator", "moderator@example.org", "secret", is_staff=True
     )
+    may(staff, "view", "change")
+    return staff
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from datetime import timezone as dt_timezone
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -241,12 +240,11 @@ def test_what_is_corrected_decides_nothing(admin_client, monkeypatch):
     )
 
 
-def test_who_may_only_look_has_no_buttons(client, staff, one_of_each):
-    client.force_login(staff)
+def test_who_may_only_look_has_no_buttons(client, newcomer, may, one_of_each):
+    client.force_login(newcomer)
     assert client.get(LIST).status_code == 403
     assert "wait for us" not in read(client.get("/admin/"))
-    view = Permission.objects.get(codename="view_prayerrequest")
-    staff.user_permissions.add(view)
+    may(newcomer, "view")
     new = one_of_each["new"]
     assert client.post(f"{LIST}{new.pk}/make/approved/").status_code == 403
     for page in (client.get(LIST), client.get(f"{LIST}{new.pk}/change/")):

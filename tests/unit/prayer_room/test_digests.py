@@ -292,9 +292,7 @@ def test_one_failing_recipient_stops_no_other_and_is_tried_again(
     for name in ("b", "c"):
         subscribe(
             "moderator",
-            django_user_model.objects.create_user(
-                name, f"{name}@example.org", is_staff=True
-            ),
+            django_user_model.objects.create_superuser(name, f"{name}@example.org"),
         )
     attempts = []
 
@@ -334,7 +332,7 @@ def test_retries_end_and_the_log_says_why(waiting, mail_server):
 def test_what_was_cut_off_is_unknown_when_redelivered_and_not_sent_again(
     waiting, subscribe, mail_server, django_user_model, caplog
 ):
-    later = django_user_model.objects.create_user("b", "b@example.org", is_staff=True)
+    later = django_user_model.objects.create_superuser("b", "b@example.org")
     subscribe("moderator", later)
     mail_server.refuses("moderator@example.org", KilledError())
     with pytest.raises(KilledError):

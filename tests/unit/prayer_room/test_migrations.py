@@ -17,6 +17,7 @@ SCHEDULES = "0016_create_celery_beat_schedules"
 HEARTBEAT = "0017_workerheartbeat"
 FLAGGED_AGAIN = "0018_flagged_again"
 LINKS = "0019_links_in_the_moderator_digest"
+QUOTAS = "0020_quotas_and_visible_text"
 ZONE = "Europe/London"
 NAMES = ["moderator-digest-hourly", "user-digest-daily", "user-digest-weekly"]
 
@@ -38,7 +39,7 @@ def _before_the_schedules():
 def test_the_names_of_the_migrations():
     loader = MigrationLoader(connection)
     ours = sorted(name for app, name in loader.graph.nodes if app == "prayer_room_api")
-    assert ours == [TABLES, SCHEDULES, HEARTBEAT, FLAGGED_AGAIN, LINKS]
+    assert ours == [TABLES, SCHEDULES, HEARTBEAT, FLAGGED_AGAIN, LINKS, QUOTAS]
     assert not loader.get_migration("prayer_room_api", TABLES).replaces
 
 

@@ -1,6 +1,11 @@
 import json
+import re
 
 import pytest
+
+from prayer_room_api import checks
+
+from .conftest import ROOT
 
 PRINT = """
 import json, sys
@@ -55,14 +60,96 @@ def test_debug_is_off_by_default_and_does_without_a_key_when_on(settings_of):
     assert on["SECRET_KEY"]
 
 
-def test_a_set_up_deployment_passes_the_deployment_checks(python):
-    done = python(
-        *("manage.py", "check", "--deploy", "--fail-level", "WARNING"),
-        SECRET_KEY="l0ng-and-random:" + "abcdefghijklmnopqrstuvwxyz0123456789" * 2,
-        ALLOWED_HOSTS="pray.example.org",
-        HTTPS_ONLY="on",
+# Each variable of docs/deploy.md, as a deployment would have it.
+DOCUMENTED = {
+    # As `openssl rand -hex 32` of deploy/dokku/setup.sh makes one.
+    "SECRET_KEY": "0123456789abcdef" * 4,
+    "ALLOWED_HOSTS": "pray.example.org,www.pray.example.org",
+    "SITE_URL": "https://pray.example.org",
+    "DATABASE_URL": "postgres://u:p@db/prayers",
+    "RABBITMQ_URL": "amqp://u:p@broker//",
+    "REDIS_URL": "redis://broker/0",
+    "EMAIL_URL": "smtp+tls://u:p@mail.example.org:587",
+    "DEFAULT_FROM_EMAIL": "Prayer room <pray@example.org>",
+    "TRUSTED_PROXIES": "1",
+    "HTTPS_ONLY": "on",
+    "CSRF_TRUSTED_ORIGINS": "https://pray.example.org",
+    "TIME_ZONE": "Europe/London",
+    "WORKER_CONCURRENCY": "4",
+    "PORT": "8000",
+    "WEB_CONCURRENCY": "2",
+    "WEB_THREADS": "80",
+    "WEB_TIMEOUT": "30",
+    "WEB_MAX_REQUESTS": "10000",
+    "THROTTLE_SUBMIT": "20/hour",
+    "THROTTLE_FLAG": "30/hour",
+    "THROTTLE_REFUSED": "100/hour",
+    "THROTTLE_PASSWORD": "20/hour",
+}
+
+
+def test_the_documented_variables_are_these():
+    page = (ROOT / "docs/deploy.md").read_text()
+    table = page.partition("## Variables")[2].partition("\n## ")[0]
+    rows = (line.split("|")[1] for line in table.splitlines() if line[:3] == "| `")
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(
+        DOCUMENTED
     )
-    assert done.returncode == 0, done.stderr
+    settings = (ROOT / "prayer_room_api/settings.py").read_text()
+    for name in DOCUMENTED:
+        assert f'"{name}"' in settings
+
+
+def test_a_set_up_deployment_has_no_warning(python):
+    done = python("manage.py", "check", "--deploy", **DOCUMENTED)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("System check identified no issues"), done.stdout
+
+
+def test_rates_that_are_none_are_found_before_anything_runs(python):
+    scopes = ("SUBMIT", "FLAG", "REFUSED", "PASSWORD")
+    wrong = {f"THROTTLE_{scope}": "20/fortnight" for scope in scopes}
+    done = python("manage.py", "check", SECRET_KEY="x", **wrong)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for name in wrong:
+        line = f"(prayer_room_api.E001) {name} = '20/fortnight' is not a rate."
+        assert line in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rate", "found"),
+    [
+        *((rate, 0) for rate in ("1/s", "20/hour", "0/day", " 3/minute")),
+        *(
+            (rate, 1)
+            for rate in ("", "20", "20/", "/hour", "many/hour", "20/fortnight")
+        ),
+        *((rate, 1) for rate in ("1.5/hour", "-1/hour", "1/hour/day")),
+    ],
+)
+def test_what_is_a_rate(settings, rate, found):
+    settings.REST_FRAMEWORK = {"DEFAULT_THROTTLE_RATES": {"submit": rate}}
+    messages = list(checks.check_rates(None))
+    assert [message.id for message in messages] == ["prayer_room_api.E001"] * found
+
+
+def test_a_variable_that_is_empty_is_one_that_is_not_set(settings_of):
+    rates = settings_of("REST_FRAMEWORK", THROTTLE_SUBMIT="")["DEFAULT_THROTTLE_RATES"]
+    assert rates["submit"] == "20/hour"
+
+
+def test_fewer_proxies_than_none(python):
+    done = python("manage.py", "check", SECRET_KEY="x", TRUSTED_PROXIES="-1")
+    assert done.returncode == 1
+    assert "(prayer_room_api.E002)" in done.stderr
+
+
+def test_https_only_without_a_proxy_that_speaks_it(python):
+    environment = DOCUMENTED | {"TRUSTED_PROXIES": "0"}
+    done = python("manage.py", "check", "--deploy", **environment)
+    assert "(prayer_room_api.W001)" in done.stderr
+    assert "Set TRUSTED_PROXIES" in done.stderr
 
 
 def test_everything_is_below_the_data_folder_by_default(settings_of, tmp_path):
@@ -144,7 +231,15 @@ def test_email_url(mailer_of, debug, tmp_path):
 def test_processes(settings_of):
     processes = settings_of("PRODUCTION_PROCESSES")
     assert list(processes) == ["web", "worker", "beat"]
-    assert processes["web"]["ARGS"] == {"bind": "0.0.0.0:8000"}
+    assert processes["web"]["ARGS"] == {
+        "bind": "0.0.0.0:8000",
+        "workers": 2,
+        "worker-class": "gthread",
+        "threads": 80,
+        "timeout": 30,
+        "max-requests": 10_000,
+        "max-requests-jitter": 5_000,
+    }
     assert processes["worker"]["ARGS"] == {"loglevel": "INFO", "concurrency": None}
     scheduler = processes["beat"]["ARGS"]["scheduler"]
     assert scheduler == "django_celery_beat.schedulers:DatabaseScheduler"
@@ -152,8 +247,19 @@ def test_processes(settings_of):
 
 
 def test_port_and_concurrency(settings_of):
-    processes = settings_of("PRODUCTION_PROCESSES", PORT="8123", WORKER_CONCURRENCY="3")
-    assert processes["web"]["ARGS"]["bind"] == "0.0.0.0:8123"
+    processes = settings_of(
+        "PRODUCTION_PROCESSES", PORT="8123", WORKER_CONCURRENCY="3",
+        WEB_CONCURRENCY="4", WEB_THREADS="9", WEB_TIMEOUT="60", WEB_MAX_REQUESTS="100",
+    )  # fmt: skip
+    assert processes["web"]["ARGS"] == {
+        "bind": "0.0.0.0:8123",
+        "workers": 4,
+        "worker-class": "gthread",
+        "threads": 9,
+        "timeout": 60,
+        "max-requests": 100,
+        "max-requests-jitter": 50,
+    }
     assert processes["worker"]["ARGS"]["concurrency"] == 3
 
 
@@ -170,10 +276,11 @@ def test_the_web_backend_is_there_and_not_deprecated(python):
 
 
 def test_proxies_are_believed_as_many_as_there_are(settings_of):
-    behind = settings_of("REST_FRAMEWORK", "SECURE_PROXY_SSL_HEADER")
+    names = ("REST_FRAMEWORK", "SECURE_PROXY_SSL_HEADER")
+    behind = settings_of(*names, TRUSTED_PROXIES="1")
     assert behind["REST_FRAMEWORK"]["NUM_PROXIES"] == 1
     assert behind["SECURE_PROXY_SSL_HEADER"] == ["HTTP_X_FORWARDED_PROTO", "https"]
-    bare = settings_of("REST_FRAMEWORK", "SECURE_PROXY_SSL_HEADER", TRUSTED_PROXIES="0")
+    bare = settings_of(*names)
     assert bare["REST_FRAMEWORK"]["NUM_PROXIES"] == 0
     assert bare["SECURE_PROXY_SSL_HEADER"] is None
 

@@ -9,8 +9,9 @@ GET = """
 import json, sys
 from wsgiref.util import setup_testing_defaults
 from prayer_room_api.wsgi import application
-for path in sys.argv[2:]:
+for path in sys.argv[3:]:
     environ = {"HTTP_HOST": sys.argv[1], "PATH_INFO": path}
+    environ.update(REQUEST_METHOD=sys.argv[2], REMOTE_ADDR="127.0.0.1")
     setup_testing_defaults(environ)
     answer = {}
     def start_response(status, headers):
@@ -25,13 +26,15 @@ CSS = "/static/admin/css/base.css"
 
 @pytest.fixture
 def get(python):
-    def get(*paths: str, host: str = "localhost", **environment: str):
+    def get(
+        *paths: str, host: str = "localhost", method: str = "GET", **environment: str
+    ):
         environment = {
             "SECRET_KEY": "x",
             "ALLOWED_HOSTS": "localhost",
             **environment,
         }
-        done = python("-c", GET, host, *paths, **environment)
+        done = python("-c", GET, host, method, *paths, **environment)
         assert done.returncode == 0, done.stderr
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         return answers[0] if len(answers) == 1 else answers
@@ -80,6 +83,17 @@ def test_the_page_before_the_first_migration(get):
     assert "migrate" in home["body"]
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:////no/such/folder/db", "postgres://u@127.0.0.1:1/prayers"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_api_when_the_database_does_not_answer(get, method, url):
+    answer = get("/api/requests/", method=method, DATABASE_URL=url)
+    assert answer["status"] == 503
+    assert answer["headers"]["Content-Type"] == "application/json"
+    assert json.loads(answer["body"]) == {"detail": "The database does not answer."}
+
+
 def test_health_is_for_reading(client):
     assert client.post("/healthz").status_code == 405
 
@@ -100,7 +114,7 @@ def test_plain_http_is_answered_without_debug_and_redirected_when_asked_to(pytho
 
 def test_each_line_of_the_log_has_its_time_and_its_level(python):
     done = python(
-        *("-c", GET, "localhost", "/healthz", "/nothing"),
+        *("-c", GET, "localhost", "GET", "/healthz", "/nothing"),
         SECRET_KEY="x",
         ALLOWED_HOSTS="localhost",
         DATABASE_URL="sqlite:////no/such/folder/db",

@@ -1,0 +1,58 @@
+"""System checks: mistakes in the variables that the settings are made of."""
+
+from collections.abc import Iterator, Sequence
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from rest_framework.throttling import SimpleRateThrottle
+
+
+def register_checks() -> None:
+    """Let `manage.py check`, and `migrate` with it, run them."""
+    checks.register(check_rates, checks.Tags.security)
+    checks.register(check_proxies, checks.Tags.security)
+    checks.register(check_https, checks.Tags.security, deploy=True)
+
+
+def check_rates(
+    app_configs: Sequence[AppConfig] | None, **kwargs: object
+) -> Iterator[checks.CheckMessage]:
+    """A rate that cannot be read would be an error of the first request."""
+    for scope, rate in settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"].items():
+        try:
+            count, _ = SimpleRateThrottle.parse_rate(None, rate)
+        except (IndexError, KeyError, ValueError):
+            count = -1
+        if count < 0:
+            yield checks.Error(
+                f"THROTTLE_{scope.upper()} = {rate!r} is not a rate.",
+                hint="A number and a period: 20/hour, or /second, /minute or /day.",
+                id="prayer_room_api.E001",
+            )
+
+
+def check_proxies(
+    app_configs: Sequence[AppConfig] | None, **kwargs: object
+) -> Iterator[checks.CheckMessage]:
+    """There cannot be fewer proxies than none."""
+    proxies = settings.REST_FRAMEWORK["NUM_PROXIES"]
+    if proxies < 0:
+        yield checks.Error(
+            f"TRUSTED_PROXIES = {proxies} is not a number of proxies.",
+            hint="0 without a proxy, 1 behind nginx, 2 with another one before that.",
+            id="prayer_room_api.E002",
+        )
+
+
+def check_https(
+    app_configs: Sequence[AppConfig] | None, **kwargs: object
+) -> Iterator[checks.CheckMessage]:
+    """Gunicorn speaks plain http here, so somebody else has to speak https."""
+    if settings.SECURE_SSL_REDIRECT and not settings.SECURE_PROXY_SSL_HEADER:
+        yield checks.Warning(
+            "HTTPS_ONLY is on and TRUSTED_PROXIES is 0: each request is redirected"
+            " to https, and again when it comes from there.",
+            hint="Set TRUSTED_PROXIES to the number of proxies in front.",
+            id="prayer_room_api.W001",
+        )
