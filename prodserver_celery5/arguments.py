@@ -100,7 +100,7 @@ def _resolved(value: Any) -> Any:
     try:
         return values.resolved(value)
     except Exception as exc:
-        raise OptionError(f"it cannot be had: {values.reason(exc)}") from exc
+        raise OptionError(f"it cannot be evaluated: {values.reason(exc)}") from exc
 
 
 def _spell_option(option: click.Option, spelling: str, value: object) -> list[str]:

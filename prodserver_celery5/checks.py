@@ -12,7 +12,7 @@ from django.core import checks
 from . import findings
 from .entries import Entry
 from .findings import Finding, Severity
-from .values import same
+from .values import resolved, same
 
 if TYPE_CHECKING:
     from .backends import CeleryBackend
@@ -39,12 +39,13 @@ def check_processes(
         names = [str(name) for name in processes if same(processes[name], config)]
         wrong = [*findings.shape(names, config)]
         found += wrong
-        if wrong or not findings.may_be_ours(str(config["BACKEND"]), config):
+        path = "" if wrong else resolved(config["BACKEND"])
+        if not findings.may_be_ours(path, config):
             continue
         from .backends import make
 
         try:
-            if backend := make(names, str(config["BACKEND"]), config):
+            if backend := make(names, path, config):
                 backends.append(backend)
         except Finding as finding:
             found.append(finding)

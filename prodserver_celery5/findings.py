@@ -198,12 +198,12 @@ def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
     Other backends, and what they would import, are left alone.
 
     Args:
-        path: of the backend.
+        path: of the backend; ``""`` where there is none.
         config: the entry.
     """
     package = path.partition(".")[0]
     return package == __package__ or (
-        "APP" in config and package != "django_prodserver"
+        path != "" and package != "django_prodserver" and "APP" in config
     )
 
 

@@ -29,8 +29,8 @@ def resolved(value: Any) -> Any:
     if issubclass(kind, Promise):
         return resolved(value._proxy____cast())
     if issubclass(kind, LazyObject):
-        # Its class is that of what it stands for, which is made to tell.
-        return resolved(value._wrapped) if value.__class__ else None
+        value.__class__  # noqa: B018 - that of what it stands for, made for this
+        return resolved(value._wrapped)
     if issubclass(kind, Enum):
         return resolved(value.value)
     if issubclass(kind, os.PathLike):
@@ -80,7 +80,7 @@ def told(value: Any) -> tuple[Any, str]:
     try:
         value = resolved(value)
     except Exception as exc:
-        return object(), f"cannot be had: {reason(exc)}"
+        return object(), f"cannot be evaluated: {reason(exc)}"
     return value, f"is {shown(value)}."
 
 

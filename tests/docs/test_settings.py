@@ -130,7 +130,7 @@ ERRORS: dict[str, dict[str, Any]] = {
     "not a Celery app": {"APP": "proj.celery:os"},
     "has no such option": {"ARGS": {"concurency": 4}},
     "is an option of celery itself": {"ARGS": {"broker": "redis://"}},
-    "a flag takes True, False or None": {"ARGS": {"without-gossip": "yes"}},
+    "a flag takes True, False or None": {"ARGS": {"without-gossip": "maybe"}},
     "is unknown": {"Args": {}},
     "does not exist here": {"ARGS": {"pidfile": "/nowhere/worker.pid"}},
 }

@@ -60,7 +60,6 @@ def test_beat_without_words(forwarding: Deployment) -> None:
     ("words", "line"),
     [
         (["--concurency=2"], "worker: on the command line, --concurency: Celery "),
-        (["--pool=nothing"], "worker: on the command line, --pool: 'nothing' is not "),
         (
             ["--without-gossip", "--pool=solo"],
             "worker: ARGS['without-gossip'] = '--pool=solo': a flag takes True, False"

@@ -358,7 +358,7 @@ def failing() -> Any:
         (Unshowable, "is <Unshowable>"),
         (
             lambda: SimpleLazyObject(failing),
-            "cannot be had: RuntimeError: not today",
+            "cannot be evaluated: RuntimeError: not today",
         ),
     ],
 )
@@ -420,7 +420,7 @@ IS_A_DICT = "It must be a dict of names of processes and their entries."
         (lambda: SimpleLazyObject(lambda: 5), "PRODUCTION_PROCESSES is 5."),
         (
             lambda: SimpleLazyObject(failing),
-            "PRODUCTION_PROCESSES cannot be had: RuntimeError: not today",
+            "PRODUCTION_PROCESSES cannot be evaluated: RuntimeError: not today",
         ),
     ],
 )
@@ -503,7 +503,7 @@ def test_lazy_entries(settings: Any, wrong: bool) -> None:
         (lambda: [], "APP is []."),
         (
             lambda: SimpleLazyObject(failing),
-            "APP cannot be had: RuntimeError: not today",
+            "APP cannot be evaluated: RuntimeError: not today",
         ),
     ],
 )
@@ -512,7 +512,7 @@ def test_an_app_that_is_no_string(settings: Any, make: Any, message: str) -> Non
     (reported,) = found(settings, shop=entry)
     assert reported.id == "prodserver_celery5.E004"
     assert reported.msg.startswith(message)
-    with pytest.raises(CommandError, match=r"^shop: APP (is|cannot be had)"):
+    with pytest.raises(CommandError, match=r"^shop: APP (is|cannot be evaluated)"):
         CeleryWorker(**entry).prep_server_args()
 
 
@@ -853,13 +853,13 @@ def conf(shop: Celery) -> Counting:
     shop.on_after_configure.connect(send, weak=False)
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-        return value or ctx.obj.app.conf.task_default_queue
+        return value or ctx.obj.app.conf.task_default_queue.upper()
 
     class Known(click.ParamType):
         name = "known"
 
         def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-            return {"a": ctx.obj.app.conf.task_default_queue}[value]
+            return {"a": ctx.obj.app.conf.task_default_queue.upper()}[value]
 
     shop.user_options["preload"].add(click.Option(["--own"], callback=read))
     shop.user_options["preload"].add(click.Option(["--known"], type=Known()))

@@ -61,7 +61,7 @@ def test_they_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ("args", "extra", "line"),
     [
         ({}, ["--concurency=2"], "worker: on the command line, --concurency: Celery "),
-        ("-c4", ["--time-limit=x"], "worker: on the command line, --time-limit: 'x' "),
+        ("-c4", ["--time-limit=x"], "worker: on the command line, --time-limit: "),
         ({}, ["&"], "worker: on the command line, word '&': it belongs to no option."),
         ({}, ["-A", "x"], "worker: on the command line, --app: this has no place in "),
         (

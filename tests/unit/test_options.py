@@ -309,8 +309,8 @@ def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) 
         parsing.words("worker", app, args)
 
 
-HAD = "it cannot be had: KeyError: 'QUEUES'"
-STANDS = "it cannot be had: TypeError: a Proxy stands here for another value."
+HAD = "it cannot be evaluated: KeyError: 'QUEUES'"
+STANDS = "it cannot be evaluated: TypeError: a Proxy stands here for another value."
 
 
 @pytest.mark.parametrize(
