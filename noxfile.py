@@ -1,3 +1,6 @@
+# /// script
+# dependencies = ["nox[uv]"]
+# ///
 """Everything a person runs. `nox -l` lists it."""
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ def is_installed(python: str) -> bool:
     )
 
 
-PYTHONS = tuple(filter(is_installed, nox.project.python_versions(PYPROJECT)))
+# The classifiers have those that were run; 3.14 is run where there is one.
+PYTHONS = tuple(filter(is_installed, [*nox.project.python_versions(PYPROJECT), "3.14"]))
 
 
 def is_installable(celery: str, django: str, python: str) -> bool:
@@ -310,3 +314,14 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the package in many places, and see which tests notice."""
+    install(session, "tests")
+    session.run("python", "-m", "dev.mutants", *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()

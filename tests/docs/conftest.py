@@ -18,7 +18,7 @@ def proj(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (block,) = of("python", "app = Celery(", "README.md")
     package = tmp_path / "proj"
     package.mkdir()
-    (package / "__init__.py").touch()
+    (package / "__init__.py").write_text("from .celery import app")
     (package / "celery.py").write_text(block.text)
     before = current_app._get_current_object()
     monkeypatch.syspath_prepend(tmp_path)

@@ -110,6 +110,29 @@ def test_the_procfile_is_the_one_of_the_repository() -> None:
             assert command == f"python manage.py {wanted}", str(block)
 
 
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    script = (ROOT / ".ci/run").read_text()
+    one, other = (
+        block.text.strip() for block in of("sh", ".venv/bin/nox", "README.md")
+    )
+    setup, _, demo = one.rpartition(" && ")
+    assert setup in script.splitlines()
+    for session in (demo, other):
+        assert f'    "{session}' in script
+
+
+def test_the_noxfile_runs_alone() -> None:
+    """With `uv run` or `pipx run`, which read its metadata."""
+    text = (ROOT / "noxfile.py").read_text()
+    assert re.match(r'# /// script\n# dependencies = \["nox\[uv\]"\]\n# ///\n', text)
+    done = subprocess.run(
+        [sys.executable, "noxfile.py", "--list"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "* demo -> " in done.stdout
+
+
 def test_links_lead_to_files() -> None:
     missing = [
         f"{page.relative_to(ROOT)}: {link}"

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +70,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     package = {name for name in names if not name.partition("/")[0].endswith("info")}
     assert package == {
         str(path.relative_to(ROOT))
-        for path in (ROOT / "prodserver_celery5").iterdir()
+        for path in (ROOT / "prodserver_celery5").rglob("*")
         if path.suffix == ".py" or path.name == "py.typed"
     }
     info = f"prodserver_celery5-{__version__}.dist-info"
@@ -104,9 +107,19 @@ def test_the_metadata_leads_somewhere(wheel: Path) -> None:
     assert "](CHANGELOG.md" not in found.get_payload()
 
 
-def test_the_readme_alone_starts_a_worker(
+# Where the README says that a block belongs.
+FILES = {
+    "`proj/celery.py`:": "proj/celery.py",
+    "`proj/__init__.py`, so that every process has the app:": "proj/__init__.py",
+    "`proj/tasks.py`:": "proj/tasks.py",
+    "At the end of `proj/settings.py`:": "proj/settings.py",
+}
+
+
+def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The part "A project from nothing", word by word, in an empty folder."""
     folder = tmp_path / "project"
     folder.mkdir()
     for name in ("DJANGO_SETTINGS_MODULE", "PYTHONPATH", "VIRTUAL_ENV"):
@@ -123,22 +136,32 @@ def test_the_readme_alone_starts_a_worker(
     (install,) = of("sh", "startproject", "README.md")
     for line in install.text.splitlines():
         run(["sh", "-c", line], folder, env)
+    written = set()
     for block in of("python", page="README.md"):
-        if block.before == "`proj/celery.py`:":
-            (folder / "proj/celery.py").write_text(block.text)
-        elif block.before == "At the end of `proj/settings.py`:":
-            with (folder / "proj/settings.py").open("a") as settings:
-                settings.write(block.text)
+        if path := FILES.get(block.before):
+            written.add(path)
+            with (folder / path).open("a") as file:
+                file.write(block.text)
+    assert written == set(FILES.values())
     (begin,) = of("sh", "venv/bin/python manage.py prodserver", "README.md")
-    check, start = begin.text.splitlines()
-    assert "no issues" in run(check.split(), folder, env)
+    check, send, start = begin.text.splitlines()
+    assert "no issues" in run(shlex.split(check), folder, env)
+    run(shlex.split(send), folder, env)
 
     with StartedProcess(
-        start.split(),
+        shlex.split(start),
         log=tmp_path / "worker.log",
         cwd=folder,
         env={**os.environ, **env},
     ) as worker:
         worker.wait_for(r"\S+ ready\.", timeout=60)
-        assert worker.stop(signal.SIGTERM) == 0
+        # The line that the README quotes.
+        worker.wait_for(r"Task proj\.tasks\.add\[\S+\] succeeded in \S+s: 5")
+        assert worker.stop(signal.SIGINT) == 1  # Ctrl-C, as with `celery worker`
     assert "celery --app=proj worker" in worker.output
+
+    # What docs/troubleshooting.md gives a project to measure itself with.
+    shutil.copy(ROOT / "docs/measure.py", folder)
+    code = "import measure; measure.ROUNDS = 1; measure.SETTLE = 0.5; measure.main()"
+    said = run(["venv/bin/python", "-c", code, "worker"], folder, env)
+    assert re.search(r"MiB \(PSS\): celery [\d.]+, prodserver [\d.]+, 0\.\d+ of", said)

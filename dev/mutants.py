@@ -1,0 +1,228 @@
+"""Break the package in many places, one at a time, and see which tests notice.
+
+``nox -s mutants -- --count 300 --seed 1`` takes a random sample of mutants. Each is run
+against those unit and differential tests that reach its line. What lives is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import coverage
+import pytest
+
+PACKAGE = "prodserver_celery5"
+SUITES = ["tests/unit", "tests/differential"]
+PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "--ignore=tests/unit/prayer_room"]
+LIMIT = 180  # seconds for a mutant
+
+SWAPPED = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Lt: ast.GtE, ast.GtE: ast.Lt,
+    ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add,
+}  # fmt: skip
+REMOVED = (ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.Break, ast.Continue)
+
+
+def variants(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what may stand in the place of a node."""
+    if isinstance(node, ast.Compare):
+        yield ast.Compare(node.left, [SWAPPED[type(node.ops[0])]()], node.comparators)
+    elif isinstance(node, ast.BoolOp):
+        yield ast.BoolOp(SWAPPED[type(node.op)](), node.values)
+        yield from (copy.deepcopy(value) for value in node.values)
+    elif isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
+        yield ast.BinOp(node.left, SWAPPED[type(node.op)](), node.right)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield copy.deepcopy(node.operand)
+    elif isinstance(node, ast.IfExp):
+        yield copy.deepcopy(node.body)
+        yield copy.deepcopy(node.orelse)
+    elif isinstance(node, (ast.If, ast.While)):
+        changed = copy.deepcopy(node)
+        changed.test = ast.UnaryOp(ast.Not(), changed.test)
+        yield changed
+    elif isinstance(node, ast.Constant):
+        if isinstance(node.value, bool):
+            yield ast.Constant(not node.value)
+        elif isinstance(node.value, int):
+            yield ast.Constant(node.value + 1)
+        elif isinstance(node.value, str):
+            yield ast.Constant(f"{node.value}XX")
+    elif isinstance(node, ast.Return) and node.value:
+        yield ast.Return(ast.Constant(None))
+    elif isinstance(node, REMOVED):
+        yield ast.Pass()
+
+
+def is_prose(node: ast.AST, parent: ast.AST) -> bool:
+    """Whether a node is a docstring, an annotation, or one of the public names."""
+    if isinstance(parent, ast.Expr) and isinstance(node, ast.Constant):
+        return True
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return True
+    return isinstance(node, ast.Assign) and "__all__" in ast.unparse(node.targets[0])
+
+
+class Mutant:
+    """One change of one file.
+
+    Args:
+        path: the file.
+        number: which of its changes.
+    """
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.number = path, number
+        self.line = 0
+        self.text = ""
+        tree = ast.parse(path.read_text())
+        seen = -1
+        for parent in ast.walk(tree):
+            for field, value in ast.iter_fields(parent):
+                if field in ("annotation", "returns", "decorator_list"):
+                    continue
+                for index, node in enumerate(
+                    value if isinstance(value, list) else [value]
+                ):
+                    if not isinstance(node, ast.AST) or is_prose(node, parent):
+                        continue
+                    for variant in variants(node):
+                        seen += 1
+                        if seen != number:
+                            continue
+                        self.line = node.lineno  # type: ignore[attr-defined]
+                        self.text = f"{ast.unparse(node)}  →  {ast.unparse(variant)}"
+                        ast.copy_location(variant, node)
+                        if isinstance(value, list):
+                            value[index] = variant
+                        else:
+                            setattr(parent, field, variant)
+                        self.source = ast.unparse(ast.fix_missing_locations(tree))
+                        return
+        raise IndexError(number)
+
+
+def every(folder: Path) -> list[Mutant]:
+    """Make all mutants of the package, but for the tests' support."""
+    found = []
+    for path in sorted(folder.glob(f"{PACKAGE}/*.py")):
+        number = 0
+        while True:
+            try:
+                found.append(Mutant(path, number))
+            except IndexError:
+                break
+            number += 1
+    return found
+
+
+def enter(folder: Path) -> None:
+    """Let this process and those that it starts find the package there."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = str(folder)
+
+
+def run(folder: Path, words: list[str]) -> int:
+    """Run pytest in a fork, so that what all need is imported once; tell its status."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        enter(folder)
+        os._exit(int(pytest.main([*PYTEST, *words])))
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return -signal.SIGKILL
+
+
+def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
+    """Tell which tests reach a line: by their functions, as coverage notes them."""
+    data = folder / "contexts"
+    pid = os.fork()
+    if not pid:
+        enter(folder)
+        measured = coverage.Coverage(
+            data_file=str(data), source=[PACKAGE], config_file=False
+        )
+        measured.set_option("run:dynamic_context", "test_function")
+        measured.start()
+        status = pytest.main([word for word in PYTEST if word != "-x"] + SUITES)
+        measured.stop()
+        measured.save()
+        os._exit(int(status))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    found = coverage.CoverageData(str(data))
+    found.read()
+    reached: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for name in found.measured_files():
+        for line, contexts in found.contexts_by_lineno(name).items():
+            for context in filter(None, contexts):
+                module, _, function = context.rpartition(".")
+                path = f"{module.replace('.', '/')}.py"
+                if (folder / path).is_file():
+                    reached[Path(name).name, line].add(f"{path}::{function}")
+    return reached
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--only", default="", help="modules, separated by commas")
+    words = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in (PACKAGE, "tests", "dev", "prayer_room_api", "docs"):
+            shutil.copytree(part, folder / part)
+        for part in ("manage.py", "Procfile", "pyproject.toml"):
+            shutil.copy(part, folder)
+        reached = tests_by_line(folder)
+        only = set(filter(None, words.only.split(",")))
+        mutants = [m for m in every(folder) if not only or m.path.stem in only]
+        random.Random(words.seed).shuffle(mutants)
+        sample = mutants[: words.count]
+        print(f"seed {words.seed}: {len(sample)} of {len(mutants)} mutants")
+        lived = 0
+        for mutant in sample:
+            original = mutant.path.read_text()
+            tests = sorted(reached[mutant.path.name, mutant.line]) or SUITES
+            mutant.path.write_text(mutant.source)
+            try:
+                status = run(folder, tests)
+            finally:
+                mutant.path.write_text(original)
+            if status == 0:
+                lived += 1
+                print(
+                    f"lived: {mutant.path.name}:{mutant.line}: {mutant.text}",
+                    flush=True,
+                )
+        print(f"{len(sample) - lived} of {len(sample)} died")
+
+
+if __name__ == "__main__":
+    main()
