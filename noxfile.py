@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["nox[uv]"]
+# dependencies = ["nox"]
 # ///
 """Everything a person runs. `nox -l` lists it."""
 

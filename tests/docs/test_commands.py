@@ -124,13 +124,13 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 def test_the_noxfile_runs_alone() -> None:
     """With `uv run` or `pipx run`, which read its metadata."""
     text = (ROOT / "noxfile.py").read_text()
-    assert re.match(r'# /// script\n# dependencies = \["nox\[uv\]"\]\n# ///\n', text)
+    assert text.startswith('# /// script\n# dependencies = ["nox"]\n# ///\n')
     done = subprocess.run(
         [sys.executable, "noxfile.py", "--list"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "* demo -> " in done.stdout
+    assert "demo -> Show" in done.stdout
 
 
 def test_links_lead_to_files() -> None:
