@@ -295,8 +295,12 @@ def dist(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def upstream(session: nox.Session) -> None:
-    """Make and prove the patches for django-prodserver; `-- state`: its releases."""
+    """Make the patches for django-prodserver and prove them; `-- PATH`: in a clone."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "upstream"))
+    for path in session.posargs:
+        # A clone's tests skip each backend whose packages are not there.
+        project = nox.project.load_toml(f"{path}/pyproject.toml")["project"]
+        session.install(*itertools.chain(*project["optional-dependencies"].values()))
     session.run("python", "-m", "upstream", *session.posargs)
 
 

@@ -1,5 +1,1 @@
-"""Makes and proves the patches that bring the fixes to django-prodserver.
-
-No line of django-prodserver's own files is kept here: `series` describes the
-changes, `edits` makes them in the source that `source` fetches.
-"""
+"""The patches for django-prodserver, and what makes and proves them."""

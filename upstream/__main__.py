@@ -1,135 +1,106 @@
-"""`nox -s upstream`: fetch, patch, prove. With `state`: measure each version."""
+"""`nox -s upstream`: make the patches as commits, and prove them."""
 
 from __future__ import annotations
 
-import argparse
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
-from . import leaving, make, proof, state
-from .edits import EditError
-from .series import BACKPORT, BACKPORT_VERSION, SERIES, Patch
-from .source import NAME, ROOT, Repository, fetch
+from .series import PATCHES, EditError, Repository
 
-OUT = ROOT / "dist/upstream"
-RELEASES = ("2.0.0", "2.1.0", "2.1.1", "2.2.0", "2.3.0", "2.4.0")
-
-
-def patch(
-    work: Path, patches: Sequence[Patch], out: Path, release: str = ""
-) -> tuple[str, Repository, list[Path]]:
-    """Fetch a source distribution, and make patches from it.
-
-    Args:
-        work: a temporary folder.
-        patches: what to make.
-        out: the folder of the patch files.
-        release: the version to fetch; the newest without one.
-
-    Returns:
-        The version, the repository with the patches as commits, and the files.
-    """
-    number, source = fetch(work, release)
-    repository = Repository(source, number)
-    proof.supply(repository)
-    first = repository.git("rev-parse", "HEAD").strip()
-    for one in patches:
-        make.commit(repository, one)
-    files = make.write(repository, out, first)
-    make.check(repository, files, first)
-    return number, repository, files
+OUT = Path(__file__).parent.parent / "dist/upstream"
+# As upstream's pre-commit runs them.
+CHECKS = {
+    "ruff": "ruff check --no-cache --output-format=concise src tests",
+    "format": "ruff format --no-cache --check src tests",
+    "mypy": "mypy --ignore-missing-imports --scripts-are-modules src/django_prodserver",
+    "codespell": "codespell_lib src tests docs README.md",
+}
 
 
-def make_and_prove(work: Path, *, processes: bool) -> None:
-    """Make all patches, prove them, and print what was found.
-
-    Args:
-        work: a temporary folder.
-        processes: whether to run this project's process tests as well.
-    """
-    began = time.monotonic()
-    shutil.rmtree(OUT, ignore_errors=True)
-    newest, repository, files = patch(work, SERIES, OUT)
-    old, backport, more = patch(
-        work, [BACKPORT], OUT / BACKPORT_VERSION, BACKPORT_VERSION
+def run(folder: Path, words: str) -> str:
+    """Run a module of Python, and return its output."""
+    command = [sys.executable, "-m", *words.split()]
+    done = subprocess.run(
+        command, cwd=folder, text=True, capture_output=True, check=False
     )
-    with ThreadPoolExecutor(1) as pool:
-        if processes:
-            # They wait more than they work, so that the rest can go on beside them.
-            project = work / "project"
-            leaving.leave(project, repository.folder)
-            result = pool.submit(leaving.run_processes, project)
-        print(
-            f"{NAME} {newest}, Celery {version('celery')}, Django {version('django')}"
-        )
-        print(f"\n{'':28}own tests  new tests  failed before  clean")
-        for row in proof.prove(repository, [one.title for one in SERIES]):
-            show(row)
-        print(f"\n{NAME} {old}")
-        for row in proof.prove(backport, [BACKPORT.title]):
-            show(row)
-        if processes:
-            print(f"\nThis project on the patched {newest}, without the shim:", end=" ")
-            print(result.result())
-    print()
-    for file in [*files, *more]:
-        print(file.relative_to(ROOT))
-    print(f"\nmade and proved in {time.monotonic() - began:.0f} s")
+    return done.stdout + done.stderr
 
 
-def show(row: proof.Row) -> None:
-    """Print a line of the session's table."""
-    new = f"{row.new:9}  {row.before:13}  {', '.join(row.clean)}" if row.new else ""
-    print(f"{row.title:28}{row.own:9}  {new}".rstrip(), flush=True)
+def unpack(folder: Path) -> Repository:
+    """Fetch the newest source distribution, and make a git repository of it."""
+    said = run(folder, "pip download --no-deps --no-binary :all: django-prodserver")
+    archive = next(folder.glob("*.tar.gz"), None)
+    if not archive:
+        raise EditError(said)
+    run(folder, f"tarfile --extract {archive.name}")
+    repository = Repository(folder / archive.name.removesuffix(".tar.gz"))
+    repository.git("init", "--quiet")
+    for key in ("name", "email"):
+        repository.git("config", f"user.{key}", "nobody@localhost")
+    (repository.root / ".git/info/exclude").write_text("*.egg-info\n*.pyc\n.*_cache\n")
+    repository.supply()
+    repository.git("add", "--all")
+    repository.git("commit", "--quiet", f"--message={archive.name}")
+    return repository
 
 
-def measure(work: Path) -> None:
-    """Print the table of UPSTREAM.md: every release, and the patched ones."""
-    newest, repository, _ = patch(work, SERIES, work / "patches")
-    _, backport, _ = patch(work, [BACKPORT], work / "patches", BACKPORT_VERSION)
-    sources: dict[str, Path] = {}
-    for release in (*RELEASES, newest):
-        sources[release] = work / "releases" / release
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",
-             "--target", str(sources[release]), f"{NAME}=={release}"],
-            check=True,
-        )  # fmt: skip
-    sources[f"{newest}, series"] = repository.folder / "src"
-    sources[f"{BACKPORT_VERSION}, backport"] = backport.folder / "src"
-    print(state.table(sources))
+def passing(folder: Path, *, can_fail: bool = False) -> set[str]:
+    """Run upstream's whole suite, and return the tests that pass."""
+    output = run(folder, "pytest -p no:cacheprovider -rfEp --tb=short tests")
+    found = re.findall(r"^(PASSED|FAILED|ERROR) (.+?)(?: - .*)?$", output, re.M)
+    if not found or (not can_fail and any(how != "PASSED" for how, _ in found)):
+        raise EditError(output[output.find("= FAILURES =") :][:5000])
+    return {test for how, test in found if how == "PASSED"}
+
+
+def findings(folder: Path) -> set[str]:
+    """Return what upstream's checks find, without the lines where it is."""
+    output = "\n".join(run(folder, words) for words in CHECKS.values())
+    lines = re.findall(r"^\S+:\d.*|^Would reformat.*|.*No module named.*", output, re.M)
+    return {re.sub(r":\d+(:\d+)?:", ":", line) for line in lines}
+
+
+def prove(repository: Repository) -> None:
+    """Make the commits, prove each on those before it, and print a line for each."""
+    folder, git = repository.root, repository.git
+    if git("status", "--porcelain"):
+        raise EditError(f"{folder} has changes that are not committed.")
+    known, found = passing(folder), findings(folder)
+    head = ("", "lines", "files", "tests", "gone", "new", "failed before")
+    rows = [head, ("before", "", "", len(known), "", "", "")]
+    for patch in PATCHES:
+        repository.commit(patch)
+        git("checkout", "--quiet", "HEAD~", "--", "src")
+        before = passing(folder, can_fail=True)
+        git("checkout", "--quiet", "HEAD", "--", "src")
+        after, left = passing(folder), findings(folder)
+        if left - found:
+            raise EditError(f"{patch.stem}: {left - found}")
+        changes = [x.split() for x in git("diff", "--numstat", "HEAD~").splitlines()]
+        lines = sum(int(added) for added, _, path in changes if path.startswith("src/"))
+        gone, new = known - after, after - known
+        rows += [(patch.stem, lines, len(changes), len(after), len(gone), len(new),
+                  len(new - before))]  # fmt: skip
+        known, found = after, left
+    for first, *rest in rows:
+        print(f"{first:14}", *(f"{cell:>6}" for cell in rest))
+    print("Nothing new from", ", ".join(CHECKS))
 
 
 def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="nox -s upstream --", description=__doc__)
-    parser.add_argument(
-        "what", nargs="?", choices=("patches", "quick", "state"), default="patches",
-        help="patches: all of it (default); quick: without this project's process"
-        " tests; state: the table of what each release does",
-    )  # fmt: skip
-    what = parser.parse_args().what
-    with tempfile.TemporaryDirectory(prefix="upstream-") as folder:
-        work = Path(folder).resolve()
+    """Take the clone that the command line names, or else the source distribution."""
+    clone = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            if what == "state":
-                measure(work)
-            else:
-                make_and_prove(work, processes=what == "patches")
-        except (
-            EditError,
-            proof.ProofError,
-            RuntimeError,
-            subprocess.CalledProcessError,
-        ) as exc:
-            sys.exit(f"\n{type(exc).__name__}: {exc}")
+            repository = Repository(Path(*clone)) if clone else unpack(Path(folder))
+            prove(repository)
+            if not clone:
+                print(repository.git("format-patch", f"-{len(PATCHES)}", f"-o{OUT}"))
+        except EditError as exc:
+            sys.exit(str(exc))
 
 
 if __name__ == "__main__":

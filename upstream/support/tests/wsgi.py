@@ -1,5 +1,1 @@
-"""The application that the settings name."""
-
-from django.core.wsgi import get_wsgi_application
-
-application = get_wsgi_application()
+from django.core.handlers.wsgi import WSGIHandler as application  # noqa: F401, N813
