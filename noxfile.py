@@ -275,6 +275,17 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def deploys(session: nox.Session) -> None:
+    """Deploy a thousand tasks' worker, beside `celery`: what is lost, what runs twice."""
+    away = install_wheel(session, "behaviour", *session.posargs)
+    with session.chdir(away):
+        session.run(
+            "python", "-m", "pytest", "-m", "deploys", "tests/behaviour/test_grace.py",
+            "tests/behaviour/test_deploys.py",
+        )  # fmt: skip
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation, and run its commands and settings."""
     install(session, "docs")

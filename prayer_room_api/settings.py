@@ -320,3 +320,7 @@ PRODUCTION_PROCESSES = {
         },
     },
 }
+
+# For a platform that kills: a few seconds less than it gives after SIGTERM.
+if _grace := env.float("WORKER_GRACE_SECONDS", default=None):
+    PRODUCTION_PROCESSES["worker"]["GRACE_SECONDS"] = _grace

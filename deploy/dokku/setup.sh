@@ -10,6 +10,8 @@ dokku checks:disable "$app" beat
 
 # A worker ends when its tasks have; `docker stop` kills after this many seconds.
 dokku ps:set "$app" stop-timeout-seconds 60
+# 5 s below: late tasks have to be back in the queue before the kill.
+dokku config:set --no-restart "$app" WORKER_GRACE_SECONDS=55
 
 # Dokku's nginx is the one proxy in front.
 dokku config:set --no-restart "$app" TRUSTED_PROXIES=1

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from dev.procfile import ROOT, commands, free_port
+from prodserver_celery5 import grace
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import READY, Deployment
 
@@ -33,6 +34,32 @@ def test_every_example_is_looked_at() -> None:
     assert {path.name for path in DEPLOY.iterdir()} == {
         "compose", "dokku", "kubernetes", "systemd",
     }  # fmt: skip
+
+
+def test_a_worker_ends_a_few_seconds_before_it_is_killed() -> None:
+    worker = manifests()["Deployment", "prayer-room-worker"]
+    pod = worker["spec"]["template"]["spec"]
+    variables = {v["name"]: v["value"] for v in pod["containers"][0]["env"]}
+    compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
+    service = compose["services"]["worker"]
+    systemd = unit("worker")
+    dokku = (DEPLOY / "dokku/setup.sh").read_text()
+    for given, limit in (
+        (variables["WORKER_GRACE_SECONDS"], pod["terminationGracePeriodSeconds"]),
+        (
+            service["environment"]["WORKER_GRACE_SECONDS"],
+            service["stop_grace_period"].removesuffix("s"),
+        ),
+        (
+            systemd["Environment"].removeprefix("WORKER_GRACE_SECONDS="),
+            systemd["TimeoutStopSec"],
+        ),
+        (
+            dokku.partition("WORKER_GRACE_SECONDS=")[2].split()[0],
+            dokku.partition("stop-timeout-seconds ")[2].split()[0],
+        ),
+    ):
+        assert int(limit) - int(given) > grace.SECONDS_TO_GIVE_BACK
 
 
 # What stands in front

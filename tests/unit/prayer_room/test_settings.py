@@ -76,6 +76,7 @@ DOCUMENTED = {
     "CSRF_TRUSTED_ORIGINS": "https://pray.example.org",
     "TIME_ZONE": "Europe/London",
     "WORKER_CONCURRENCY": "4",
+    "WORKER_GRACE_SECONDS": "25",
     "PORT": "8000",
     "WEB_CONCURRENCY": "2",
     "WEB_THREADS": "80",
@@ -261,6 +262,12 @@ def test_port_and_concurrency(settings_of):
         "max-requests-jitter": 50,
     }
     assert processes["worker"]["ARGS"]["concurrency"] == 3
+
+
+def test_the_time_to_end_in(settings_of):
+    assert "GRACE_SECONDS" not in settings_of("PRODUCTION_PROCESSES")["worker"]
+    processes = settings_of("PRODUCTION_PROCESSES", WORKER_GRACE_SECONDS="55")
+    assert processes["worker"]["GRACE_SECONDS"] == 55
 
 
 def test_the_web_backend_is_there_and_not_deprecated(python):
