@@ -276,7 +276,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def deploys(session: nox.Session) -> None:
-    """Deploy a thousand tasks' worker, beside `celery`: what is lost, what runs twice."""
+    """Deploy under load beside `celery`: what is lost, and what runs twice."""
     away = install_wheel(session, "behaviour", *session.posargs)
     with session.chdir(away):
         session.run(
