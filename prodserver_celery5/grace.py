@@ -109,7 +109,7 @@ class Grace:
         }
         if self._worker.pool.is_green:
             # Its connections belong to the hub, and so to the main thread.
-            timer.call_repeatedly(TICK, self._acknowledge)
+            self._worker.pool.spawn_n(self._acknowledge_in_the_hub)
 
     def _wait(self, ends: float) -> None:
         """Give back what is left when the time is over, and end the worker."""
@@ -139,6 +139,11 @@ class Grace:
         consumer = self._worker.consumer
         if consumer.blueprint.state != bootsteps.RUN:
             consumer.perform_pending_operations()
+
+    def _acknowledge_in_the_hub(self) -> None:
+        while True:
+            self._acknowledge()
+            time.sleep(TICK)
 
     def _give_back(self) -> None:
         consumer = self._worker.consumer

