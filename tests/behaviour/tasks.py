@@ -57,6 +57,16 @@ def hold_rejected(name: str) -> None:
 
 
 @shared_task(acks_late=True)
+def hold_forked(name: str) -> None:
+    """One whose own child outlives the worker, with all that it has inherited."""
+    if not os.fork():
+        while not os.path.exists(os.environ["GATE"]):
+            time.sleep(0.05)
+        os._exit(0)
+    _hold(name)
+
+
+@shared_task(acks_late=True)
 def nap_late(seconds: float, name: str) -> None:
     note(f"began {name}")
     time.sleep(seconds)

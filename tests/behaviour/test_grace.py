@@ -161,7 +161,7 @@ def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> Non
     assert queued(site) == 3
 
 
-def test_a_child_that_was_forked_later_does_not_keep_the_connection(
+def test_a_process_that_has_inherited_the_connection_does_not_keep_it(
     make_site: MakeSite,
 ) -> None:
     site = make_site("prodserver", "rabbitmq")
@@ -169,10 +169,11 @@ def test_a_child_that_was_forked_later_does_not_keep_the_connection(
     (first,) = site.children(worker)
     site.send("write", ("first",))
     site.wait_until(lambda: site.children(worker) not in ({first}, set()))
-    site.send("hold_late", ("a",))
+    site.send("hold_forked", ("a",))
     site.wait_until(lambda: site.done("began "))
     assert site.end(worker, signal.SIGTERM)["status"] == 0
     assert queued(site) == 1
+    site.gate.touch()
 
 
 def test_a_message_that_comes_as_the_worker_stops_is_not_lost(
