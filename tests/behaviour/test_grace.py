@@ -253,8 +253,9 @@ def test_an_end_that_is_no_platforms_has_no_limit(
 def test_the_first_sigterm_counts(make_site: MakeSite) -> None:
     site = make_site("prodserver", "redis")
     worker = graceful(site, 2, concurrency=1)
-    site.send("hold_late", ("a",))
+    site.send("hold_late", ("a",), ("b",))
     site.wait_until(lambda: site.done("began "))
+    worker.wait_for(r"Received task|\] received", count=2)
     began = time.monotonic()
     worker.send(signal.SIGTERM)
     worker.wait_for("Warm shutdown")
@@ -264,7 +265,8 @@ def test_the_first_sigterm_counts(make_site: MakeSite) -> None:
     assert worker.wait() == 0
     assert time.monotonic() - began > 2
     assert worker.output.count("after SIGTERM") == 1
-    assert queued(site) == 1
+    assert "1 given back that had not begun" in worker.output
+    assert queued(site) == 2
 
 
 def test_a_broker_that_does_not_answer_stops_nothing(make_site: MakeSite) -> None:
