@@ -16,6 +16,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -83,6 +84,7 @@ class Grace:
         self._worker = worker
         self._seconds = seconds
         self._begun = False
+        self._counts = False
         self._received: set[Any] = set()
         # A patched thread or sleep would wait for the hub, which a task may block. They
         # are looked up now because `begin` runs in a signal handler.
@@ -98,9 +100,12 @@ class Grace:
         if sig != "SIGTERM" or self._begun:
             return
         self._begun = True
-        ends = time.monotonic() + self._seconds
+        began = time.monotonic()
+        ends = began + self._seconds
         self._start_thread(self._wait, (ends,))
         self._start_thread(self._guard, (ends + SECONDS_TO_GIVE_BACK,))
+        while not self._counts and time.monotonic() < began + 1:
+            self._sleep(0.001)
         # Celery is about to forget them, because they will not begin here.
         timer = self._worker.consumer.timer
         self._received = {
@@ -113,6 +118,11 @@ class Grace:
 
     def _wait(self, ends: float) -> None:
         """Give back what is left when the time is over, and end the worker."""
+        # Up to Celery 5.2 its signal handler counts the threads that are no dummies. If
+        # it is alone it raises the shutdown there and then: in the midst of a task, or
+        # of a message, which is lost.
+        threading.current_thread().name = "grace"
+        self._counts = True
         while (left := ends - time.monotonic()) > 0:
             if not self._worker.pool.is_green:
                 self._acknowledge()
