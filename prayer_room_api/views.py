@@ -42,6 +42,8 @@ class PrayerRequestViewSet(
     """Requests: anyone posts, reads and flags; the team does the rest."""
 
     queryset = PrayerRequest.objects.select_related("author", "responded_by")
+    # A larger number fits into no key, and Django 4.2 asks the database all the same.
+    lookup_value_regex = "[0-9]{1,18}"
     permission_classes = [IsAdminUser, MayChange]
     public_actions = frozenset({"create", "list", "retrieve", "flag"})
     throttle_scopes = {"create": "submit", "flag": "flag"}
