@@ -115,6 +115,9 @@ class Grace:
         if self._worker.pool.is_green:
             # Its connections belong to the hub, and so to the main thread.
             self._worker.pool.spawn_n(self._acknowledge_in_the_hub)
+        if self._worker.statedb:
+            # What has been revoked, which Celery saves by `atexit`.
+            self._worker._persistence.sync()
 
     def _wait(self, ends: float) -> None:
         """Give back what is left when the time is over, and end the worker."""
@@ -225,11 +228,13 @@ def _give_back_to_redis(connection: Any, sleep: Callable[[float], None]) -> None
         fresh.connect()
         mine = fresh.channel()
         for channel in list(connection.transport.channels):
-            if answer := _last_answer(channel, sleep):
-                mine.client.rpush(*answer)
-            # The oldest last, for it is to be the next.
-            for tag in reversed(list(channel.qos._delivered)):
-                mine.qos.restore_by_tag(tag)
+            try:
+                if answer := _last_answer(channel, sleep):
+                    mine.client.rpush(*answer)
+            finally:
+                # The oldest last, for it is to be the next.
+                for tag in reversed(list(channel.qos._delivered)):
+                    mine.qos.restore_by_tag(tag)
 
 
 def _last_answer(channel: Any, sleep: Callable[[float], None]) -> Any:
@@ -240,7 +245,8 @@ def _last_answer(channel: Any, sleep: Callable[[float], None]) -> Any:
     if not channel._in_poll:
         return None
     connection = channel.client.connection
-    ends = time.monotonic() + channel.brpop_timeout + 0.5
+    # Up to kombu 5.5 the time that Redis takes to answer is fixed.
+    ends = time.monotonic() + getattr(channel, "brpop_timeout", 1) + 0.5
     while not connection.can_read(0):
         if time.monotonic() > ends:
             return None  # read already, and in the midst of being handled

@@ -282,6 +282,23 @@ def test_the_first_sigterm_counts(make_site: MakeSite) -> None:
     assert queued(site) == 2
 
 
+def test_what_has_been_revoked_is_not_forgotten(make_site: MakeSite) -> None:
+    site = make_site("prodserver", "redis")
+    database = {"statedb": site.folder / "state"}
+    worker = graceful(site, 1, concurrency=1, **database)
+    _, revoked = site.send("hold_late", ("a",), ("b",))
+    site.wait_until(lambda: site.done("began "))
+    with site.app() as app:
+        app.control.revoke(revoked)
+    worker.wait_for("Tasks flagged as revoked")
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    site.gate.touch()
+    worker = site.ready(concurrency=1, **database)
+    site.wait_until(lambda: site.done() and not site.waiting())
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert site.done() == {"ended a"}
+
+
 def test_a_broker_that_does_not_answer_stops_nothing(make_site: MakeSite) -> None:
     site = make_site("prodserver", "redis of its own")
     worker = graceful(site, 1, concurrency=1)
