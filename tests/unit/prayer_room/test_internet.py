@@ -243,6 +243,9 @@ def test_permissions_without_being_staff_open_nothing(person, may):
     may(person, "view", "change")
     request = PrayerRequest.objects.create(text="Peace")
     assert set(in_the_api(person, request.pk).values()) <= {403, 404}
+    request.move_to("approved")
+    found = in_the_api(person, request.pk)
+    assert {found[action] for action in ACTIONS} == {403}
 
 
 @pytest.mark.parametrize(
@@ -344,6 +347,15 @@ def test_what_does_not_validate_has_a_limit_of_its_own(api, rates):
     assert flag(api, 12345).status_code == 429
     # Reading goes on, and who is logged in has a quota of their own.
     assert api.get(URL).status_code == 200
+
+
+def test_those_who_come_at_once_are_all_counted(rf, rates):
+    rates(password=2)
+    quotas = [Quota("password") for _ in range(3)]
+    assert [each.allow_request(rf.get("/"), None) for each in quotas] == [True] * 3
+    for each in quotas[:2]:
+        each.count()
+    assert not quotas[2].allow_request(rf.get("/"), None)
 
 
 def test_who_is_logged_in_is_counted_apart_from_their_network(api, person, rates):
