@@ -130,7 +130,7 @@ class Grace:
             if not self._worker.pool.is_green:
                 self._acknowledge()
             self._sleep(min(TICK, left))
-        for step in (self._give_back, self._tell):
+        for step in (self._acknowledge_by_the_loop, self._give_back, self._tell):
             try:
                 step()
             except Exception:
@@ -158,12 +158,13 @@ class Grace:
             self._acknowledge()
             time.sleep(TICK)
 
-    def _give_back(self) -> None:
-        consumer = self._worker.consumer
-        if self._worker.hub and consumer.blueprint.state != bootsteps.RUN:
-            # With an event loop they are the loop's, which runs them when it is closed.
+    def _acknowledge_by_the_loop(self) -> None:
+        """Acknowledge where an event loop has put it off: it does so when it closes."""
+        if self._worker.hub and self._worker.consumer.blueprint.state != bootsteps.RUN:
             self._worker.hub.close()
-        connection = consumer.connection
+
+    def _give_back(self) -> None:
+        connection = self._worker.consumer.connection
         if connection is not None and connection.connected:
             give_back(connection, self._sleep)
 
