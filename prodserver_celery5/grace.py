@@ -102,8 +102,8 @@ class Grace:
         self._begun = True
         began = time.monotonic()
         ends = began + self._seconds
-        self._start_thread(self._wait, (ends,))
-        self._start_thread(self._guard, (ends + SECONDS_TO_GIVE_BACK,))
+        self._start_thread(_traced, (self._wait, ends))
+        self._start_thread(_traced, (self._guard, ends + SECONDS_TO_GIVE_BACK))
         while not self._counts and time.monotonic() < began + 1:
             self._sleep(0.001)
         # Celery is about to forget them, because they will not begin here.
@@ -197,6 +197,12 @@ class Grace:
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
         os._exit(0)
+
+
+def _traced(run: Callable[[float], None], ends: float) -> None:
+    """Run in a thread as `threading` would: for debuggers, and to measure coverage."""
+    sys.settrace(threading.gettrace())
+    run(ends)
 
 
 def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
