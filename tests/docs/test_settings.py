@@ -254,7 +254,8 @@ def test_the_tests_of_the_documentation_pass(deployment: Deployment) -> None:
 def test_no_python_block_is_left_out() -> None:
     looked_at = [*SETTINGS, *TESTS]
     for words in (
-        "app = Celery(", "import app", "@shared_task", "pytest_plugins", "(Celery", "SILENCED_"
+        "app = Celery(", "import app", "@shared_task", "pytest_plugins", "(Celery",
+        "SILENCED_",
     ):  # fmt: skip
         looked_at += of("python", words)
     assert [str(block) for block in PYTHON if block not in looked_at] == []
