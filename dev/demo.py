@@ -66,7 +66,7 @@ class Api:
             return answer
 
     def wait_until_healthy(self, web: StartedProcess) -> None:
-        web.wait_for("Listening at")
+        web.wait_until_ready()
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -130,12 +130,16 @@ def main() -> None:
             if name != "release":
                 running[name] = stack.enter_context(
                     StartedProcess(
-                        command, log=data / f"{name}.log", cwd=procfile.ROOT, env=env
+                        command,
+                        log=data / f"{name}.log",
+                        cwd=procfile.ROOT,
+                        env=env,
+                        notify=True,
                     )
                 )
         api = Api(port)
-        for name, ready in (("worker", r"\S+ ready\."), ("beat", "beat: Starting")):
-            running[name].wait_for(ready)
+        for name in ("worker", "beat"):
+            running[name].wait_until_ready()
         api.wait_until_healthy(running["web"])
         started = time.monotonic()
         for name, process in running.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,8 @@ from .findings import Finding, Rule, Severity
 
 if TYPE_CHECKING:
     import click
+
+    from .heartbeat import Heartbeat, Sink
 
 try:
     from django_prodserver.backends.base import BaseWorkerBackend
@@ -66,7 +69,9 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         Args:
             others: the backends of all entries, this one among them.
         """
-        return iter(())
+        return findings.same_heartbeat_file(
+            self.entry, [other.entry for other in others]
+        )
 
     def prep_server_args(self, extra_args: Iterable[str] = ()) -> list[str]:
         """Return ARGS as the words of Celery's command line.
@@ -137,30 +142,59 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         """
         restart.prepare(moves=bool(context.obj.workdir))
 
+    def heartbeat(self) -> Heartbeat | None:
+        """Begin to say that the process is alive, if somebody listens.
+
+        Raises:
+            CommandError: the file cannot be used.
+        """
+        sinks: list[Sink] = []
+        if "HEARTBEAT_FILE" in self.entry.config:
+            from .record import Record
+
+            sinks.append(Record(self.entry.heartbeat_file))
+        if os.environ.get("NOTIFY_SOCKET"):
+            from .notify import Notify
+
+            sinks.append(Notify.from_environment())
+        if not sinks:
+            return None
+        from .heartbeat import Heartbeat
+
+        heartbeat = Heartbeat(sinks)
+        try:
+            heartbeat.begin()
+        except OSError as exc:
+            raise CommandError(f"{', '.join(self.entry.names)}: {exc}.") from exc
+        return heartbeat
+
 
 class CeleryWorker(CeleryBackend):
     """Runs ``celery worker``."""
 
     program = "worker"
-    keys = (*CeleryBackend.keys, "GRACE_SECONDS")
+    keys = (*CeleryBackend.keys, "GRACE_SECONDS", "HEARTBEAT_FILE")
     rules = (
         findings.embedded_scheduler,
         findings.pool,
         findings.user,
         findings.node_files,
+        findings.heartbeat_file,
+        findings.heartbeat_detached,
         findings.unused_options,
         findings.grace,
     )
 
     def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
         """W005: a worker with a beat of its own, beside a beat."""
+        yield from super().findings_beside(others)
         beats = [other.entry for other in others if isinstance(other, CeleryBeat)]
-        return findings.second_beat(self.entry, beats)
+        yield from findings.second_beat(self.entry, beats)
 
     def prepare(self, context: click.Context, words: Sequence[str]) -> None:
         """Patch for a green pool, freeze for a prefork pool, detach, end in time."""
         from . import green, prefork
-        from .command import import_pool
+        from .command import OptionError, import_pool
 
         import_pool(context)
         if library := green.needed_by(context.params["pool"]):
@@ -168,6 +202,15 @@ class CeleryWorker(CeleryBackend):
         super().prepare(context, words)
         if context.params["detach"]:
             restart.as_python_m(words)
+        elif heartbeat := self.heartbeat():
+            from .loops import attach_to_worker
+
+            try:
+                attach_to_worker(self.entry.app, heartbeat)
+            except OptionError as exc:
+                has_key = "HEARTBEAT_FILE" in self.entry.config
+                exc.where = "HEARTBEAT_FILE" if has_key else "NOTIFY_SOCKET"
+                raise
         prefork.share_memory(context.params["pool"])
         if "GRACE_SECONDS" in self.entry.config:
             from . import grace
@@ -179,22 +222,32 @@ class CeleryBeat(CeleryBackend):
     """Runs ``celery beat``."""
 
     program = "beat"
-    keys = (*CeleryBackend.keys, "LEADER_LOCK")
+    keys = (*CeleryBackend.keys, "HEARTBEAT_FILE", "LEADER_LOCK")
     rules = (
         findings.scheduler,
         findings.user,
         findings.files,
+        findings.heartbeat_file,
         findings.unused_options,
         findings.leader_lock,
     )
 
     def prepare(self, context: click.Context, words: Sequence[str]) -> None:
-        """Let beat stand by until it leads, if it is to."""
+        """Let beat stand by until it leads, if it is to, and say that it is alive."""
         super().prepare(context, words)
+        heartbeat = self.heartbeat()
         if "LEADER_LOCK" in self.entry.config:
             from . import leader
 
-            leader.enter(self.entry, context)
+            say = heartbeat.say if heartbeat else None
+            leader.enter(self.entry, context, say)
+        if heartbeat:
+            from .loops import attach_to_beat
+
+            attach_to_beat(self.entry.app, heartbeat)
+            if context.params["detach"]:
+                # It could begin. The process in the background does.
+                heartbeat.end()
 
 
 def make(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,27 @@ class Entry:
     def without_extra(self) -> Entry:
         """Return the same entry, without the words of the command line."""
         return Entry(self.program, self.config)
+
+    @cached_property
+    def heartbeat_file(self) -> str:
+        """HEARTBEAT_FILE, absolute; raises `TypeError` or `ValueError`.
+
+        %n, %h and their like are what they are in the pidfile of a worker.
+        """
+        from .command import private
+
+        value = resolved(self.config["HEARTBEAT_FILE"])
+        if not isinstance(value, str):
+            raise TypeError("it is no path")
+        if not value or "\0" in value:
+            raise ValueError("it is not the path of a file")
+        node = self.context.params.get("hostname") or ""
+        if "@" not in node:  # as Celery 5.7 names a beat; older ones have no name
+            node = f"celery{self.program}@{node}"
+        host_format = private("celery.utils.nodenames", "host_format")
+        node_format = private("celery.utils.nodenames", "node_format")
+        path: str = node_format(value, host_format(node))
+        return os.path.abspath(path)
 
     def parsed(self, words: Sequence[str]) -> click.Context:
         """Return words as Celery reads them: those of the entry are read only once.

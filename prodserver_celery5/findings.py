@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ __all__ = (
     "embedded_scheduler",
     "files",
     "grace",
+    "heartbeat_detached",
+    "heartbeat_file",
     "leader_lock",
     "lists",
     "look",
@@ -42,6 +45,7 @@ __all__ = (
     "node_files",
     "pool",
     "processes",
+    "same_heartbeat_file",
     "scheduler",
     "second_beat",
     "shape",
@@ -481,6 +485,53 @@ def unused_options(entry: Entry) -> Iterator[Finding]:
             yield Finding("W004", entry.names, message, severity=Severity.DOUBT)
 
 
+def heartbeat_file(entry: Entry) -> Iterator[Finding]:
+    """E011: it is no path. E012: it cannot be had. W006: it cannot be made here."""
+    if "HEARTBEAT_FILE" not in entry.config:
+        return
+    from .command import PrivateNameError
+
+    what = f"HEARTBEAT_FILE = {shown(entry.config['HEARTBEAT_FILE'])}:"
+    try:
+        path = entry.heartbeat_file
+    except PrivateNameError:
+        raise
+    except Exception as exc:  # a lazy value can raise anything
+        line = (str(exc).splitlines() or [type(exc).__name__])[0].rstrip(".")
+        hint = 'It takes the path of a file, such as "/run/proj/%n".'
+        yield Finding("E011", entry.names, f"{what} {line}.", hint, cause=exc)
+        return
+    if os.name != "posix":
+        yield Finding("E012", entry.names, f"{what} only POSIX has what it needs.")
+        return
+    folder = os.path.dirname(path)
+    wrong = ""
+    if not os.path.isdir(folder):
+        wrong = f"the folder {folder!r} does not exist here."
+    elif os.path.lexists(path):
+        if os.path.islink(path) or not os.path.isfile(path):
+            wrong = "this is not a regular file here."
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        wrong = f"no file can be made in the folder {folder!r} here."
+    if wrong:
+        hint = "Nothing expands ~: write Path.home()." if "/~" in folder else ""
+        yield Finding(
+            "W006", entry.names, f"{what} {wrong}", hint, severity=Severity.MACHINE
+        )
+
+
+def heartbeat_detached(entry: Entry) -> Iterator[Finding]:
+    """E012: Celery starts a detached worker itself, without this package."""
+    if "HEARTBEAT_FILE" in entry.config and entry.context.params.get("detach"):
+        yield Finding(
+            "E012",
+            entry.names,
+            "HEARTBEAT_FILE is not written with detach: the worker is Celery's own"
+            " then.",
+            "Remove one of the two.",
+        )
+
+
 def grace(entry: Entry) -> Iterator[Finding]:
     """E015: GRACE_SECONDS is no time, or detached. W010: SIGTERM leaves no time."""
     if "GRACE_SECONDS" not in entry.config:
@@ -557,6 +608,31 @@ def leader_lock(entry: Entry) -> Iterator[Finding]:
 
 
 # Several entries
+
+
+def same_heartbeat_file(entry: Entry, others: Sequence[Entry]) -> Iterator[Finding]:
+    """W007: another process would write to the same file.
+
+    Args:
+        entry: to look at.
+        others: the entries of all processes, this one among them.
+    """
+    if "HEARTBEAT_FILE" not in entry.config:
+        return
+    for other in others:
+        if other.names == entry.names or "HEARTBEAT_FILE" not in other.config:
+            continue
+        with suppress(Exception):  # which has a finding of its own
+            if other.heartbeat_file == entry.heartbeat_file:
+                yield Finding(
+                    "W007",
+                    entry.names,
+                    f"HEARTBEAT_FILE = {shown(entry.config['HEARTBEAT_FILE'])} is also"
+                    f" that of the process {', '.join(other.names)}: on one machine"
+                    " only one of the two would start.",
+                    "Give each a file of its own.",
+                    severity=Severity.DOUBT,
+                )
 
 
 def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:

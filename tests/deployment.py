@@ -14,12 +14,7 @@ from dev.procfile import ROOT, commands
 from prodserver_celery5.pytest_plugin import ProdserverFixture
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-__all__ = ("READY", "Deployment", "wait_until")
-
-# What a process says once it is at work. Of beat only the debug log tells: while it
-# reads its schedule for the first time, SIGTERM closes the database under its feet,
-# with the `celery` command as well.
-READY = {"web": "Booting worker", "worker": r"\S+ ready\.", "beat": "Waking up in"}
+__all__ = ("Deployment", "wait_until")
 
 # What would make the processes of a test differ from one machine to another.
 INHERITED = ("LANG", "PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")

@@ -25,13 +25,6 @@ from .process import StartedProcess
 
 __all__ = ("ProdserverFixture", "prodserver")
 
-# What a process says, at log level INFO, when it is ready.
-_READY = {
-    "CeleryWorker": r"\S+ ready\.",
-    "CeleryBeat": r"beat: Starting",
-    "GunicornServer": r"Booting worker",
-}
-
 
 class ProdserverFixture:
     """Starts processes, and ends each with its group when the test ends.
@@ -61,17 +54,23 @@ class ProdserverFixture:
         Args:
             name: a key of PRODUCTION_PROCESSES.
             ready: a regular expression: what the process writes when it is ready. By
-                default what a worker, beat or gunicorn writes at log level INFO.
+                default what a worker, beat or gunicorn says on ``NOTIFY_SOCKET``.
             timeout: how long to wait, in seconds.
             env: the whole environment of the process, if not that of the tests.
 
         Raises:
             ProcessError: the process ended, or was not ready in time.
-            ValueError: there is no such process, or ``ready`` has to be given.
+            ValueError: there is no such process.
         """
-        ready = ready or _ready(name)
+        from django.conf import settings
+
+        if name not in settings.PRODUCTION_PROCESSES:
+            raise ValueError(f"{name!r} is no key of PRODUCTION_PROCESSES.")
         process = self.start(name, ["manage.py", "prodserver", name], env=env)
-        process.wait_for(ready, timeout=timeout)
+        if ready is None:
+            process.wait_until_ready(timeout=timeout)
+        else:
+            process.wait_for(ready, timeout=timeout)
         return process
 
     def start(
@@ -89,27 +88,13 @@ class ProdserverFixture:
             log=self._logs / f"{name}.log",
             cwd=self.folder,
             env=os.environ if env is None else env,
+            notify=True,
         )
         self.started.append(self._stack.enter_context(process))
         return process
 
 
 _FIXTURE = pytest.StashKey[ProdserverFixture]()
-
-
-def _ready(name: str) -> str:
-    from django.conf import settings
-
-    entry = settings.PRODUCTION_PROCESSES.get(name)
-    if entry is None:
-        raise ValueError(f"{name!r} is no key of PRODUCTION_PROCESSES.")
-    backend = entry["BACKEND"]
-    try:
-        return _READY[backend.rpartition(".")[2]]
-    except KeyError:
-        raise ValueError(
-            f"{name}: give ready=…, what {backend} writes when it is ready."
-        ) from None
 
 
 @pytest.fixture

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +33,8 @@ class StartedProcess:
         log: the file that takes its output; ``None`` to leave it on the terminal.
         cwd: the folder it starts in.
         env: its environment, all but ``PYTHONUNBUFFERED``.
+        notify: whether it is given a ``NOTIFY_SOCKET``, on which it says when it is
+            ready, whatever becomes of its log.
     """
 
     def __init__(
@@ -39,8 +44,13 @@ class StartedProcess:
         log: Path | None,
         cwd: Path,
         env: Mapping[str, str],
+        notify: bool = False,
     ) -> None:
         self.command = list(command)
+        env = {"PYTHONUNBUFFERED": "1", **env}
+        self._listener = _Listener() if notify else None
+        if self._listener:
+            env["NOTIFY_SOCKET"] = self._listener.address
         self.log = log
         # What an earlier process has written to the same file is not its own.
         self._begin = log.stat().st_size if log and log.exists() else 0
@@ -52,7 +62,7 @@ class StartedProcess:
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
                 cwd=cwd,
-                env={"PYTHONUNBUFFERED": "1", **env},
+                env=env,
                 start_new_session=True,
             )
         finally:
@@ -93,6 +103,36 @@ class StartedProcess:
             if time.monotonic() > deadline:
                 raise self._error(f"took longer than {timeout} s", pattern)
             time.sleep(0.05)
+
+    def wait_until_ready(self, *, timeout: float = 30, count: int = 1) -> None:
+        """Wait until the process has said ``READY=1`` as often as it has to.
+
+        A worker says so when it consumes, and a beat after its first look at the
+        schedule; after a reload or a lost connection they say it again.
+
+        Args:
+            timeout: in seconds.
+            count: how often it has to have been said, since the process was started.
+
+        Raises:
+            ProcessError: the process ended, or the time is over.
+        """
+        awaited = "READY=1 on NOTIFY_SOCKET"
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = self.popen.poll() is not None
+            if self.notified.count("READY=1") >= count:
+                return
+            if ended:
+                raise self._error(f"ended with {self.popen.returncode}", awaited)
+            if time.monotonic() > deadline:
+                raise self._error(f"took longer than {timeout} s", awaited)
+            time.sleep(0.05)
+
+    @property
+    def notified(self) -> list[str]:
+        """What it has said so far on its ``NOTIFY_SOCKET``, such as ``"READY=1"``."""
+        return self._listener.heard() if self._listener else []
 
     def send(self, number: int) -> None:
         """Send a signal to the process alone, not to its children.
@@ -135,6 +175,8 @@ class StartedProcess:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.popen.wait()
+        if self._listener:
+            self._listener.close()
 
     def __enter__(self) -> StartedProcess:
         return self
@@ -151,3 +193,30 @@ class StartedProcess:
         return ProcessError(
             f"{' '.join(self.command)} {what}; awaited: {awaited}\n{self.output}"
         )
+
+
+class _Listener:
+    """A socket such as systemd gives to a service."""
+
+    def __init__(self) -> None:
+        # The address of a socket may have a hundred characters; pytest's folders more.
+        self._folder = tempfile.mkdtemp(prefix="notify-")
+        self.address = os.path.join(self._folder, "socket")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.address)
+        # As systemd's: a worker may become another user.
+        os.chmod(self._folder, 0o711)  # noqa: S103
+        os.chmod(self.address, 0o666)  # noqa: S103
+        self._socket.setblocking(False)
+        self._heard: list[str] = []
+
+    def heard(self) -> list[str]:
+        with suppress(OSError):  # nothing more, or closed
+            while True:
+                self._heard += self._socket.recv(4096).decode().splitlines()
+        return self._heard
+
+    def close(self) -> None:
+        self.heard()
+        self._socket.close()
+        shutil.rmtree(self._folder, ignore_errors=True)

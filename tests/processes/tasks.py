@@ -38,3 +38,29 @@ def modules() -> None:
     import sys
 
     note(" ".join(sorted(m for m in sys.modules if m.startswith("celery.bin"))))
+
+
+@shared_task
+def rooms() -> None:
+    """Tell which modules of the package the worker has loaded."""
+    import sys
+
+    names = (name.partition("prodserver_celery5.")[2] for name in sys.modules)
+    note(" ".join(sorted(filter(None, names))))
+
+
+@shared_task
+def fork() -> None:
+    """Let a child end as a program does, with all that it has registered for that."""
+    import sys
+
+    pid = os.fork()
+    if not pid:
+        try:
+            sys.exit()
+        finally:
+            import atexit
+
+            atexit._run_exitfuncs()
+            os._exit(0)
+    note(f"child ended with {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")

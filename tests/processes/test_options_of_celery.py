@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from dev.procfile import ROOT
-from tests.deployment import READY, Deployment, wait_until
+from tests.deployment import Deployment, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 
@@ -86,7 +86,7 @@ def test_detach_from_another_folder(
     assert f"celery --app=prayer_room_api {program} " in done.stdout
 
     log = folder / "it.log"
-    ready = "far@" if program == "worker" else READY["beat"]
+    ready = "far@" if program == "worker" else "Waking up in"
     wait_until(lambda: log.exists() and ready in log.read_text(), 30)
     if program == "worker":
         wait_until(lambda: " ready." in log.read_text(), 30)
@@ -133,7 +133,7 @@ def test_the_group_is_left_before_the_pool_exists(deployment: Deployment) -> Non
     """The user is root still, so that the interpreter's files can be read anywhere."""
     set_args(deployment, "worker", gid=65534)
     worker = deployment.start("worker")
-    worker.wait_for(READY["worker"])
+    worker.wait_until_ready()
     children = psutil.Process(worker.pid).children()
     assert children
     for pid in (worker.pid, *(child.pid for child in children)):
@@ -176,7 +176,7 @@ def test_workdir(deployment: Deployment, program: str) -> None:
         deployment, program, workdir=str(deployment.folder / "work"), pidfile="it.pid"
     )
     process = deployment.start(program)
-    process.wait_for(READY[program])
+    process.wait_until_ready()
     assert psutil.Process(process.pid).cwd() == str(deployment.folder / "work")
     assert (deployment.folder / "work" / "it.pid").exists()
     assert process.stop() == 0
@@ -193,7 +193,7 @@ def test_the_celery_command_is_never_imported(deployment: Deployment) -> None:
 
 def test_the_equivalent_command_is_shown(deployment: Deployment) -> None:
     worker = deployment.start("worker")
-    worker.wait_for(READY["worker"])
+    worker.wait_until_ready()
     line = "celery --app=prayer_room_api worker --loglevel=INFO --concurrency=1\n"
     assert worker.output.count(line) == 1
 
@@ -201,9 +201,9 @@ def test_the_equivalent_command_is_shown(deployment: Deployment) -> None:
 def test_a_program_run_as_a_module_starts_again(deployment: Deployment) -> None:
     command = [sys.executable, "-m", "django", "prodserver", "worker"]
     worker = deployment.start("worker", command=command)
-    worker.wait_for(READY["worker"])
+    worker.wait_until_ready()
     worker.send(signal.SIGHUP)
-    worker.wait_for(READY["worker"], count=2)
+    worker.wait_until_ready(count=2)
     assert worker.stop() == 0
 
 
@@ -234,14 +234,14 @@ def test_quiet_leaves_out_the_line_and_the_banner(
         "beat": ("Configuration ->", (5, 3)),
     }[program]
     loud = deployment.start(program)
-    loud.wait_for(READY[program])
+    loud.wait_until_ready()
     assert f"celery --app=prayer_room_api {program}" in loud.output
     assert banner in loud.output
     assert loud.stop() == 0
 
     set_args(deployment, program, quiet=True)
     quiet = deployment.start(program)
-    quiet.wait_for(READY[program])
+    quiet.wait_until_ready()
     assert "celery --app=" not in quiet.output
     # Before that, Celery's own --quiet did not reach the program.
     assert (banner in quiet.output) is (since > celery.VERSION)

@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 
 from dev.procfile import free_port
-from tests.deployment import READY, Deployment, wait_until
+from tests.deployment import Deployment, wait_until
 
 pytestmark = pytest.mark.parametrize(
     "services", ["filesystem-sqlite", "redis-postgresql", "rabbitmq-sqlite"]
@@ -25,7 +25,7 @@ def test_web_answers_on_port(deployment: Deployment) -> None:
     port = free_port()
     deployment.env["PORT"] = str(port)
     web = deployment.start("web")
-    web.wait_for(READY["web"])
+    web.wait_until_ready()
     base = f"http://127.0.0.1:{port}"
     assert b'"ok"' in get(f"{base}/healthz")
     assert b"body" in get(f"{base}/static/admin/css/base.css")
@@ -68,10 +68,10 @@ def test_sigterm_lets_the_worker_finish_the_task_under_way(
 @pytest.mark.smoke
 def test_idle_processes_end_with_0(deployment: Deployment) -> None:
     deployment.env["PORT"] = str(free_port())
-    processes = {name: deployment.start(name) for name in READY}
-    for name, process in processes.items():
-        process.wait_for(READY[name])
-    assert [process.stop() for process in processes.values()] == [0, 0, 0]
+    processes = [deployment.start(name) for name in ("web", "worker", "beat")]
+    for process in processes:
+        process.wait_until_ready()
+    assert [process.stop() for process in processes] == [0, 0, 0]
 
 
 SCHEDULE = """
@@ -123,7 +123,7 @@ def test_the_exit_status_is_handed_on(deployment: Deployment) -> None:
         f"PRODUCTION_PROCESSES['worker']['ARGS']['pidfile'] = {str(pidfile)!r}\n"
     )
     first = deployment.start("worker")
-    first.wait_for(READY["worker"])
+    first.wait_until_ready()
     second = deployment.start("second", command=first.command)
     # 73 is EX_CANTCREAT, of `celery worker` as well.
     assert second.wait() == 73

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import READY, Deployment
+from tests.deployment import Deployment
 
 VERSIONS = ("2.2.0", "2.3.0", "2.4.0", "3.0.0")
 # How each version is asked for a process.
@@ -47,7 +47,7 @@ def test_our_backends_run(
     started = deployment.start(
         process, command=["python", "manage.py", command, process]
     )
-    started.wait_for(READY[process])
+    started.wait_until_ready()
     if process == "worker":
         deployment.shell("from tests.processes.tasks import write; write.delay('hi')")
         assert deployment.wait_for_notes(1) == ["hi"]
@@ -58,7 +58,7 @@ def test_web_runs_on_the_oldest(deployment: Deployment, use) -> None:
     use("2.2.0")
     deployment.env["PORT"] = "0"
     web = deployment.start("web")
-    web.wait_for(READY["web"])
+    web.wait_until_ready()
     assert web.stop() == 0
 
 
@@ -91,5 +91,5 @@ def test_the_backends_of_2_4_fail_on_the_same_settings(
         ")\n"
     )
     started = deployment.start(process)
-    started.wait_for(READY[process])
+    started.wait_until_ready()
     assert started.stop() == 0

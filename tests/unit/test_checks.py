@@ -18,6 +18,7 @@ import celery
 import click
 import pytest
 from celery import Celery
+from celery.utils.nodenames import gethostname
 from django.apps import apps
 from django.core import checks
 from django.core.management import CommandError
@@ -36,6 +37,7 @@ PERSISTENT = "celery.beat:PersistentScheduler"
 LED: dict[str, Any] = {
     **BEAT, "LEADER_LOCK": "default", "ARGS": {"scheduler": "celery.beat:Scheduler"}
 }  # fmt: skip
+HOST = gethostname()
 DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
 
 
@@ -78,6 +80,8 @@ def found(settings: Any, **processes: Any) -> list[checks.CheckMessage]:
 # The message of each finding, as the checks report it and as the start stops at it.
 
 APP_TAKES = 'It takes what `celery -A` takes, such as "proj" or "proj.celery:app".'
+
+PATH_TAKES = 'It takes the path of a file, such as "/run/proj/%n".'
 
 # Each with its message and its hint.
 ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
@@ -222,7 +226,7 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "E010",
         {**WORKER, "Args": {"loglevel": "INFO"}},
         "the key 'Args' is unknown.",
-        "An entry can have BACKEND, APP, ARGS and GRACE_SECONDS.",
+        "An entry can have BACKEND, APP, ARGS, GRACE_SECONDS and HEARTBEAT_FILE.",
     ),
     *(
         (
@@ -252,7 +256,7 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "E010",
         {**BEAT, "GRACE_SECONDS": 25},
         "the key 'GRACE_SECONDS' is unknown.",
-        "An entry can have BACKEND, APP, ARGS and LEADER_LOCK.",
+        "An entry can have BACKEND, APP, ARGS, HEARTBEAT_FILE and LEADER_LOCK.",
     ),
     (
         "E013",
@@ -273,6 +277,50 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "LEADER_LOCK = 'there': the database cannot be used here: Error loading MySQLdb"
         " module. Did you install mysqlclient?",
         "",
+    ),
+    *(
+        ("E011", {**WORKER, "HEARTBEAT_FILE": value}, message, PATH_TAKES)
+        for value, message in (
+            (5, "HEARTBEAT_FILE = 5: it is no path."),
+            (None, "HEARTBEAT_FILE = None: it is no path."),
+            (b"/tmp", "HEARTBEAT_FILE = b'/tmp': it is no path."),
+            ("", "HEARTBEAT_FILE = '': it is not the path of a file."),
+            (
+                "/tmp/a\0b",
+                r"HEARTBEAT_FILE = '/tmp/a\x00b': it is not the path of a file.",
+            ),
+            (
+                "/tmp/%q",
+                "HEARTBEAT_FILE = '/tmp/%q': Unknown format %q in string '/tmp/%q'.",
+            ),
+        )
+    ),
+    (
+        "E012",
+        {**WORKER, "ARGS": {"detach": True}, "HEARTBEAT_FILE": "/tmp/w"},
+        "HEARTBEAT_FILE is not written with detach: the worker is Celery's own then.",
+        "Remove one of the two.",
+    ),
+    *(
+        ("W006", {**program, "HEARTBEAT_FILE": value}, message, "")
+        for program in (WORKER, BEAT)
+        for value, message in (
+            (
+                Path("/no/%n"),
+                "HEARTBEAT_FILE = '/no/%n': the folder '/no' does not exist here.",
+            ),
+            (
+                lazystr("/dev/null"),
+                "HEARTBEAT_FILE = '/dev/null': this is not a regular file here.",
+            ),
+            ("/tmp", "HEARTBEAT_FILE = '/tmp': this is not a regular file here."),
+        )
+    ),
+    (
+        "W006",
+        {**WORKER, "HEARTBEAT_FILE": "~/x"},
+        f"HEARTBEAT_FILE = '~/x': the folder '{os.getcwd()}/~' does not exist here.",
+        "Nothing expands ~: write Path.home().",
     ),
 ]  # fmt: skip
 
@@ -579,6 +627,93 @@ def test_a_second_beat(settings: Any) -> None:
     assert found(settings, w=embedded, b={**BEAT, "APP": "prayer_room_api"}) == []
     # The same app in another spelling.
     assert found(settings, w=embedded, b={**BEAT, "APP": "shop"}) == [expected]
+
+
+@pytest.mark.usefixtures("shop")
+def test_two_processes_with_one_heartbeat_file(settings: Any) -> None:
+    entry = {**WORKER, "HEARTBEAT_FILE": "/tmp/%n"}
+    same = {**WORKER, "ARGS": {"queues": ["mail"]}, "HEARTBEAT_FILE": "/tmp/celery"}
+    expected = [
+        checks.Warning(
+            f"HEARTBEAT_FILE = {path!r} is also that of the process {other}: on one"
+            " machine only one of the two would start.",
+            hint="Give each a file of its own.",
+            obj=f"PRODUCTION_PROCESSES[{name!r}]",
+            id="prodserver_celery5.W007",
+        )
+        for name, other, path in (("a", "b", "/tmp/%n"), ("b", "a", "/tmp/celery"))
+    ]
+    assert found(settings, a=entry, b=same) == expected
+    for other in (
+        {**entry, "ARGS": {"hostname": "mail@%h"}},
+        {**entry, "HEARTBEAT_FILE": "/tmp/other"},
+        {**BEAT, "HEARTBEAT_FILE": "/tmp/%n"},
+        WORKER,
+    ):
+        assert found(settings, a=entry, b=other) == []
+
+
+@pytest.mark.usefixtures("shop")
+def test_entries_that_differ_in_their_heartbeat_file_have_their_own_names(
+    settings: Any,
+) -> None:
+    reported = found(
+        settings,
+        a={**WORKER, "HEARTBEAT_FILE": "/no/a"},
+        b={**WORKER, "HEARTBEAT_FILE": "/no/b"},
+        c=WORKER,
+    )
+    assert [message.obj for message in reported] == [
+        "PRODUCTION_PROCESSES['a']",
+        "PRODUCTION_PROCESSES['b']",
+    ]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_heartbeat_needs_a_folder_that_can_be_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = CeleryWorker(**WORKER, HEARTBEAT_FILE="/tmp/no-such-%n")
+    assert [*backend.findings()] == []
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root always may
+    (finding,) = backend.findings()
+    assert finding.id == "W006"
+    assert "no file can be made in the folder '/tmp' here." in finding.message
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_heartbeat_needs_posix(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = CeleryWorker(**WORKER, HEARTBEAT_FILE="/tmp/w")
+    assert [*backend.findings()] == []
+    monkeypatch.setattr(os, "name", "nt")
+    (finding,) = backend.findings()
+    assert finding.id == "E012"
+    assert "only POSIX" in finding.message
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({**WORKER, "HEARTBEAT_FILE": "run/%n"}, f"{os.getcwd()}/run/celery"),
+        ({**WORKER, "HEARTBEAT_FILE": Path("/run/%n@%h")}, f"/run/celery@{HOST}"),
+        (
+            {
+                **WORKER,
+                "ARGS": {"hostname": "mail@shop"},
+                "HEARTBEAT_FILE": lazystr("/run/%n-%h"),
+            },
+            "/run/mail-shop",
+        ),
+        (
+            {**BEAT, "HEARTBEAT_FILE": SimpleLazyObject(lambda: Path("/run/%n-%h"))},
+            f"/run/celerybeat-{HOST}",
+        ),
+    ],
+)
+def test_the_path_of_a_heartbeat(entry: dict[str, Any], expected: str) -> None:
+    program = CeleryBeat if "Beat" in entry["BACKEND"] else CeleryWorker
+    assert program(**entry).entry.heartbeat_file == expected
 
 
 @pytest.mark.usefixtures("shop")

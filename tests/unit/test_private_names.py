@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from celery import Celery
 from django.core.management import CommandError
 
-from prodserver_celery5 import command
+from prodserver_celery5 import command, prefork, restart
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5.command import OptionError
 
 from .test_rooms import PACKAGE
 
@@ -30,10 +32,24 @@ NAMES: dict[str, tuple[Any, Any]] = {
     "celery.platforms.parse_uid": ({"gid": 0}, {"uid": 0}),
     "celery.utils.imports.load_extension_class_names": ({}, {"beat": True}),
     "celery.utils.nodenames.node_format": ({"concurrency": 2}, {"pidfile": "%n.pid"}),
+    "celery.utils.nodenames.host_format": ({}, {"HEARTBEAT_FILE": "/tmp/%n"}),
     "celery.app.utils.find_app": (None, {}),
     "celery.bin.base.CLIContext": (None, {}),
     "celery.utils.imports.import_from_cwd": (None, {}),
 }
+
+# Only a worker with a heartbeat asks for them, when it starts.
+STARTING = {
+    "celery.worker.consumer.consumer.maybe_shutdown",
+    "celery.worker.state.maybe_shutdown",
+}
+
+
+def worker(app: str, args: dict[str, Any]) -> CeleryWorker:
+    """Make a worker of ARGS, among which may be keys of the entry."""
+    keys = {key: value for key, value in args.items() if key.isupper()}
+    args = {key: value for key, value in args.items() if key not in keys}
+    return CeleryWorker(APP=app, ARGS=args, **keys)
 
 
 def test_each_private_name_has_its_row() -> None:
@@ -47,11 +63,13 @@ def test_each_private_name_has_its_row() -> None:
                 "celery|kombu", node.module or ""
             ):
                 imported |= {f"{node.module}.{name.name}" for name in node.names}
-    assert asked == NAMES.keys()
+    assert asked == NAMES.keys() | STARTING
     assert imported == {
         "celery.Celery", "celery.maybe_patch_concurrency", "celery.signals",
         "celery.beat.PersistentScheduler", "celery.beat.Scheduler", "celery.bootsteps",
-        "celery.worker.request.Request", "celery.utils.imports.symbol_by_name",
+        "celery.concurrency.solo", "celery.utils.imports.symbol_by_name",
+        "celery.worker.consumer.consumer", "celery.worker.request.Request",
+        "celery.worker.state",
     }  # fmt: skip
 
 
@@ -77,7 +95,7 @@ def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 )
 @pytest.mark.usefixtures("hidden")
 def test_a_right_entry_still_starts(args: Any) -> None:
-    CeleryWorker(APP="prayer_room_api", ARGS=args).prep_server_args()
+    worker("prayer_room_api", args).prep_server_args()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +111,7 @@ def test_what_needs_the_name_says_so(
     # Without a namespace, its settings have Celery's old names.
     module.app = Celery("shop", set_as_current=False)
     monkeypatch.setitem(sys.modules, "shop", module)
-    backend = CeleryWorker(APP="shop", ARGS=args)
+    backend = worker("shop", args)
     found = [str(finding) for finding in backend.findings()]
     assert any(f" has no {name}, which this needs." in line for line in found)
 
@@ -112,3 +130,27 @@ def test_a_start_that_cannot_be_is_one_line() -> None:
     with pytest.raises(CommandError) as stopped:
         CeleryWorker(APP="prayer_room_api").prep_server_args()
     assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "name"), [(name, name) for name in sorted(STARTING)], indirect=["hidden"]
+)
+@pytest.mark.parametrize("where", ["HEARTBEAT_FILE", "NOTIFY_SOCKET"])
+@pytest.mark.usefixtures("hidden")
+def test_only_a_heartbeat_needs_it(
+    name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart, "prepare", lambda **kwargs: None)
+    monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
+    monkeypatch.setenv("NOTIFY_SOCKET", "")
+    args: dict[str, Any] = {"pool": "solo"}
+    backend = worker("prayer_room_api", args)
+    backend.prepare(backend.entry.context, [])
+    if where == "NOTIFY_SOCKET":
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "socket"))
+    else:
+        args["HEARTBEAT_FILE"] = tmp_path / "file"
+    backend = worker("prayer_room_api", args)
+    with pytest.raises(OptionError, match=f" has no {name}, which this") as stopped:
+        backend.prepare(backend.entry.context, [])
+    assert stopped.value.where == where

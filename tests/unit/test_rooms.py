@@ -17,8 +17,8 @@ ROOMS: dict[str, set[str]] = {
     "apps": {"checks"},
     "checks": {"backends", "entries", "findings", "values"},
     "backends": {
-        "command", "entries", "findings", "grace", "green", "leader", "prefork",
-        "redaction", "restart",
+        "command", "entries", "findings", "grace", "green", "heartbeat", "leader",
+        "loops", "notify", "prefork", "record", "redaction", "restart",
     },
     "findings": {
         "arguments", "command", "entries", "grace", "green", "locks", "pasted",
@@ -36,6 +36,11 @@ ROOMS: dict[str, set[str]] = {
     "prefork": set(),
     "leader": {"command", "entries", "locks", "restart", "values"},
     "locks": set(),
+    "loops": {"command", "heartbeat"},
+    "notify": {"heartbeat", "probe"},
+    "heartbeat": set(),
+    "record": {"probe"},
+    "probe": set(),
 }  # fmt: skip
 
 

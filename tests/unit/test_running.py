@@ -19,11 +19,11 @@ import pytest
 from celery import Celery, signals
 from django.core.management import CommandError
 
-from prodserver_celery5 import arguments, command, prefork, pytest_plugin
+from prodserver_celery5 import arguments, command, prefork
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 from tests import parsing
 from tests.deployment import wait_until
 
@@ -251,10 +251,39 @@ def test_a_process_on_the_terminal_has_no_output_here(tmp_path: Path) -> None:
         assert process.output == ""
 
 
-def test_what_a_backend_writes_may_have_to_be_told(settings: Any) -> None:
-    settings.PRODUCTION_PROCESSES = {"mail": {"BACKEND": "shop.MailWorker"}}
-    with pytest.raises(ValueError, match=r"mail: give ready=…, what shop\.MailWorker"):
-        pytest_plugin._ready("mail")
+def test_a_process_says_itself_when_it_is_ready(tmp_path: Path) -> None:
+    code = (
+        "import os, socket, time\n"
+        "said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "for message in (b'STATUS=starting', b'STATUS=ready\\nREADY=1', b'READY=1'):\n"
+        "    said.sendto(message, os.environ['NOTIFY_SOCKET'])\n"
+        "    time.sleep(0.2)\n"
+    )
+    with StartedProcess(
+        [sys.executable, "-c", code],
+        log=tmp_path / "log",
+        cwd=tmp_path,
+        env={},
+        notify=True,
+    ) as process:
+        process.wait_until_ready()
+        process.wait_until_ready(count=2)
+        with pytest.raises(ProcessError, match="ended with 0; awaited: READY=1 on"):
+            process.wait_until_ready(count=3)
+        expected = ["STATUS=starting", "STATUS=ready", "READY=1", "READY=1"]
+        assert process.notified == expected
+    # What it said can be read when it is gone, and its socket is gone.
+    assert process.notified == expected
+
+
+def test_a_process_that_never_says_so(tmp_path: Path) -> None:
+    with (
+        StartedProcess(
+            ["sleep", "60"], log=None, cwd=tmp_path, env=dict(os.environ), notify=True
+        ) as process,
+        pytest.raises(ProcessError, match=r"took longer than 0\.1 s; awaited: READY"),
+    ):
+        process.wait_until_ready(timeout=0.1)
 
 
 def test_a_process_is_killed_with_its_group(tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""Where the loop of a worker and that of a beat come round."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from .command import private
+from .heartbeat import (
+    CONNECTING,
+    READY,
+    STARTING,
+    STOPPING,
+    TURN,
+    WAIT,
+    WORK,
+    Heartbeat,
+)
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ("attach_to_beat", "attach_to_worker")
+
+
+def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
+    """Let a worker's loop call, and what it does before and after its loop.
+
+    kombu's loop, on Redis, RabbitMQ and SQS, has a hook. The other loop has none, and
+    neither has the time in which a worker connects: there only `maybe_shutdown` comes
+    round, which is private.
+
+    Args:
+        app: whose worker this process becomes.
+        heartbeat: what to call.
+
+    Raises:
+        OptionError: this Celery has no `maybe_shutdown` where it is looked for.
+    """
+    from celery import bootsteps, signals
+    from celery.concurrency import solo
+    from celery.worker import state
+    from celery.worker.consumer import consumer as connecting
+
+    turn = private("celery.worker.state", "maybe_shutdown")
+    wait = private("celery.worker.consumer.consumer", "maybe_shutdown")
+
+    def beat_and_turn() -> None:
+        heartbeat.beat()
+        turn()
+
+    def say_and_wait() -> None:
+        heartbeat.say(CONNECTING, WAIT)
+        wait()
+
+    def begin_task(**kwargs: Any) -> None:
+        heartbeat.say(heartbeat.state, WORK)
+
+    def stop(**kwargs: Any) -> None:
+        heartbeat.say(STOPPING, WORK)
+
+    class Step(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+        """Is stopped when the connection is lost, or the worker stops."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+        reload: Callable[..., None] | None = None
+
+        def start(self, consumer: Any) -> None:
+            if consumer.hub is None:
+                state.maybe_shutdown = beat_and_turn
+            if isinstance(consumer.pool, solo.TaskPool):
+                signals.task_prerun.connect(begin_task, weak=False)
+            reload = signal.getsignal(signal.SIGHUP)
+            # Not on a terminal, nor after a lost connection once more.
+            if callable(reload) and reload is not self.reload:
+                self.reload = partial(self._reload, reload)
+                signal.signal(signal.SIGHUP, self.reload)
+
+        def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+            hub.on_tick.add(heartbeat.beat)
+
+        def stop(self, consumer: Any) -> None:
+            if consumer.blueprint.state == bootsteps.RUN:
+                heartbeat.say(CONNECTING, WAIT)
+            else:
+                stop()
+
+        def _reload(
+            self, celerys: Callable[..., None], number: int, frame: FrameType | None
+        ) -> None:
+            celerys(number, frame)
+            # Not where it only says that this platform cannot.
+            if getattr(state, "should_stop", None) is not None:
+                heartbeat.say(STOPPING, WORK, again=True)
+
+    connecting.maybe_shutdown = say_and_wait
+    signals.worker_shutting_down.connect(stop, weak=False)
+    app.steps["consumer"].add(Step)
+
+
+def attach_to_beat(app: Celery, heartbeat: Heartbeat) -> None:
+    """Let each tick of a beat call, and its waiting for the broker.
+
+    Args:
+        app: whose beat this process becomes; another subclass of its service stays.
+        heartbeat: what to call.
+    """
+    base: Any = app.Beat.Service
+
+    class Service(base):  # type: ignore[misc] # Celery has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Here at the latest: detached, it is another process now.
+            heartbeat.begin()
+            super().__init__(*args, **kwargs)
+
+        def get_scheduler(self, lazy: bool = False, *args: Any, **kwargs: Any) -> Any:
+            scheduler = super().get_scheduler(lazy, *args, **kwargs)
+            if not lazy:
+                scheduler.tick = _beating(scheduler, heartbeat)
+            return scheduler
+
+        def sync(self) -> None:
+            heartbeat.say(STOPPING, WAIT)
+            super().sync()
+
+    app.Beat.Service = Service
+
+
+def _beating(scheduler: Any, heartbeat: Heartbeat) -> Callable[..., float]:
+    """Wrap a scheduler's tick: the interval that it returns is how long beat sleeps."""
+    tick: Callable[..., float] = scheduler.tick
+    wait = partial(heartbeat.say, CONNECTING, WAIT)
+    known: Any = None
+
+    def beating(*args: Any, **kwargs: Any) -> float:
+        nonlocal known
+        before = heartbeat.state
+        heartbeat.say(before, WAIT)
+        # The first message of a beat waits for its broker, up to a hundred attempts.
+        connection: Any = getattr(scheduler, "connection", None)
+        if hasattr(connection, "ensure_connection") and connection is not known:
+            ensure = partial(connection.ensure_connection, callback=wait)
+            known, connection.ensure_connection = connection, ensure
+        interval = tick(*args, **kwargs)
+        after = READY if before in (STARTING, CONNECTING) else before
+        heartbeat.say(after, max(interval or 0, 0) + TURN)
+        return interval
+
+    return beating

@@ -1,0 +1,127 @@
+"""The file that the probe reads: one line of a fixed size, rewritten in place.
+
+So a write needs no space that the file does not have yet, and nobody reads half of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import stat
+import time
+from contextlib import suppress
+
+from .probe import MAGIC, SIZE, VERSION, process_start
+
+__all__ = ("Record", "RecordError")
+
+
+class RecordError(OSError):
+    """The file of a heartbeat cannot be used; the text says why."""
+
+
+class Record:
+    """The file of one process, locked while it lives, and removed when it ends.
+
+    The folder may be one that others write to: what is not clearly ours is left alone.
+
+    Args:
+        path: the file, absolute.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self._start = 0
+
+    def __str__(self) -> str:
+        return f"HEARTBEAT_FILE {self._path}"
+
+    def open(self) -> None:
+        """Open and lock the file.
+
+        Raises:
+            RecordError: the file is another process's, or no heartbeat's.
+            OSError: it cannot be opened.
+        """
+        self._opened()
+
+    def _opened(self) -> int:
+        while self._fd is None:
+            self._fd = self._open()
+            seen = process_start("self")
+            self._start = seen[1] if seen else 0
+        return self._fd
+
+    def _open(self) -> int | None:
+        """Return the descriptor, or ``None`` if the file was removed meanwhile."""
+        with suppress(FileNotFoundError):
+            # O_NOFOLLOW alone says "too many levels of symbolic links".
+            if stat.S_ISLNK(os.lstat(self._path).st_mode):
+                raise RecordError("this is a symbolic link")
+        # Not waiting for a reader, should it be a pipe.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        fd = os.open(self._path, flags, 0o644)
+        try:
+            found = os.fstat(fd)
+            content = self._read(fd, found)
+            try:
+                # Children do not inherit this kind of lock, and cannot outlive it.
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                pid = content.partition(" pid=")[2].partition(" ")[0] or "another"
+                who = f"process {pid} writes to it"
+                raise RecordError(f"{who}: each needs a file of its own") from exc
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.lstat(self._path), found):
+                    os.fchmod(fd, 0o644)
+                    os.ftruncate(fd, min(found.st_size, SIZE))
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        # The process whose file it was has just removed it.
+        os.close(fd)
+        return None
+
+    def _read(self, fd: int, found: os.stat_result) -> str:
+        """Read what a file has in it that may be written to."""
+        if not stat.S_ISREG(found.st_mode):
+            raise RecordError("this is not a regular file")
+        if found.st_uid != os.geteuid():
+            raise RecordError("this belongs to another user")
+        if found.st_nlink > 1:
+            raise RecordError("this file has another name as well")
+        content = os.pread(fd, SIZE, 0).decode("ascii", "replace")
+        if content and not content.startswith(f"{MAGIC} "):
+            raise RecordError("there is something in it that is not a heartbeat")
+        return content
+
+    def say(self, state: str, silence: float, again: bool) -> None:
+        """Write the line."""
+        fd = self._opened()
+        # Rounded down: the probe takes a time to come for one before a restart.
+        at = math.floor(time.monotonic() * 1000) / 1000
+        line = (
+            f"{MAGIC} version={VERSION} pid={os.getpid()} start={self._start}"
+            f" at={at:.3f} silence={math.ceil(silence)} state={state}"
+        ).ljust(SIZE - 1)
+        if os.pwrite(fd, f"{line}\n".encode("ascii"), 0) != SIZE:
+            raise RecordError("was not written as a whole")
+
+    def close(self) -> None:
+        """Remove the file, if it is still ours."""
+        if self._fd is None:
+            return
+        try:
+            if os.path.samestat(os.lstat(self._path), os.fstat(self._fd)):
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            # It was opened before privileges were dropped.
+            self.say("stopped", 0, False)
+        finally:
+            os.close(self._fd)
+            self._fd = None

@@ -1,0 +1,429 @@
+"""The heartbeat of real processes, as the probe sees it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dev.procfile import ROOT
+from prodserver_celery5.probe import judge
+from prodserver_celery5.pytest_plugin import ProdserverFixture
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.deployment import Deployment, wait_until
+from tests.servers import Services
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+class Heart:
+    """A deployment with a heartbeat."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.file = deployment.folder / "beating"
+
+    def start(
+        self,
+        program: str,
+        *,
+        code: str = "",
+        key: object = None,
+        command: list[str] | None = None,
+        **args: Any,
+    ) -> StartedProcess:
+        entry = f"PRODUCTION_PROCESSES[{program!r}]"
+        self.deployment.configure(
+            f"{entry}['HEARTBEAT_FILE'] = {str(key or self.file)!r}\n"
+            f"{entry}['ARGS'].update({args!r})\n{code}"
+        )
+        return self.deployment.start(program, command=command)
+
+    def wait_for(self, what: str, *, ready: bool = False, timeout: float = 30) -> str:
+        """Wait until the probe says something, and return all that it says."""
+        return str(
+            wait_until(
+                lambda: what in (said := self.said(ready=ready)) and said, timeout
+            )
+        )
+
+    def said(self, **options: Any) -> str:
+        return judge(str(self.file), **options)[1]
+
+    def record(self) -> dict[str, str]:
+        pairs = self.file.read_text().rstrip().split(" ", 6)[1:]
+        return dict(pair.split("=", 1) for pair in pairs)
+
+    def probe(self, *words: str) -> int:
+        """Run the probe as a platform does."""
+        return subprocess.run(
+            [sys.executable, "-m", "prodserver_celery5.probe", str(self.file), *words],
+            cwd=ROOT,
+            check=False,
+        ).returncode
+
+    def send(self, task: str) -> None:
+        self.deployment.shell(f"from tests.processes import tasks\ntasks.{task}")
+
+
+@pytest.fixture
+def heart(deployment: Deployment) -> Heart:
+    return Heart(deployment)
+
+
+@pytest.mark.parametrize("services", ["filesystem-sqlite", "redis-sqlite"])
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent", "eventlet"])
+def test_a_worker_from_its_start_to_its_end(
+    heart: Heart, pool: str, services: str
+) -> None:
+    if pool in ("gevent", "eventlet"):
+        pytest.importorskip(pool)
+    worker = heart.start("worker", pool=pool)
+    heart.wait_for(f"alive: process {worker.pid}, ready", ready=True)
+    assert heart.probe("--ready") == 0
+    assert "READY=1" in worker.notified
+    assert heart.record()["silence"] == "30"
+    assert heart.file.stat().st_mode & 0o777 == 0o644
+
+    heart.send("nap.delay(4)")
+    heart.deployment.wait_for_notes(1)
+    # A solo pool has nobody to come round while it works.
+    silence = "3600" if pool == "solo" else "30"
+    wait_until(lambda: heart.record()["silence"] == silence)
+    assert heart.probe("--ready") == 0
+    worker.send(signal.SIGTERM)
+    heart.wait_for("alive, but not ready: process", ready=True)
+    assert heart.record()["state"] == "stopping"
+    assert heart.probe() == 0
+    assert heart.probe("--ready") == 1
+    assert heart.deployment.notes() == ["nap began"]
+    assert "STOPPING=1" in worker.notified
+    assert worker.wait() == 0
+    assert heart.deployment.notes() == ["nap began", "nap ended"]
+    assert not heart.file.exists()
+    assert heart.probe() == 1
+
+
+SCHEDULE = """
+PRODUCTION_PROCESSES["beat"]["ARGS"]["scheduler"] = "celery.beat:PersistentScheduler"
+PRODUCTION_PROCESSES["beat"]["ARGS"]["schedule"] = DATA_DIR + "/schedule"
+CELERY_BEAT_SCHEDULE = {"write": {
+    "task": "tests.processes.tasks.write", "args": ["hi"], "schedule": %s,
+}}
+CELERY_RESULT_EXPIRES = None
+"""
+
+
+@pytest.mark.parametrize("interval", [2, 600])
+def test_a_beat_from_its_start_to_its_end(heart: Heart, interval: int) -> None:
+    code = "import os; DATA_DIR = os.environ['DATA_DIR']\n" + SCHEDULE % interval
+    beat = heart.start("beat", code=code, max_interval=600)
+    heart.wait_for(f"alive: process {beat.pid}, ready", ready=True)
+    assert heart.probe("--ready") == 0
+    # Beat may sleep until its next tick is due, however long that is.
+    beat.wait_for("Waking up")
+    wait_until(lambda: interval < float(heart.record()["silence"]) <= interval + 31)
+    if interval == 2:
+        beat.wait_for("Sending due task write")
+        first = heart.record()["at"]
+        wait_until(lambda: float(heart.record()["at"]) > float(first) + 1)
+    assert beat.stop() == 0
+    assert beat.notified[-2:] == ["STATUS=stopping", "STOPPING=1"]
+    assert not heart.file.exists()
+
+
+@pytest.mark.parametrize("services", ["redis-sqlite"])
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_worker_whose_broker_goes_away_and_comes_back(
+    heart: Heart, pool: str, all_services: Services
+) -> None:
+    if pool == "gevent":
+        pytest.importorskip(pool)
+    worker = heart.start("worker", pool=pool)
+    worker.wait_until_ready()
+
+    def away() -> None:
+        heart.wait_for("alive, but not ready: process", ready=True)
+        assert heart.record()["state"] == "connecting"
+        assert heart.record()["silence"] == "300"
+        assert heart.probe() == 0
+        assert heart.probe("--ready") == 1
+
+    all_services.server("redis").pause(away)
+    worker.wait_until_ready(count=2)
+    assert heart.probe("--ready") == 0
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("services", ["redis-sqlite"])
+def test_a_beat_that_waits_for_its_broker(heart: Heart, all_services: Services) -> None:
+    code = "import os; DATA_DIR = os.environ['DATA_DIR']\n" + SCHEDULE % 1
+    beats = []
+
+    def away() -> None:
+        beats.append(heart.start("beat", code=code))
+        heart.wait_for("connecting")
+        assert heart.probe() == 0
+        assert heart.probe("--ready") == 1
+        # There is a word in between, each second.
+        first = heart.record()["at"]
+        wait_until(lambda: float(heart.record()["at"]) > float(first) + 1)
+
+    all_services.server("redis").pause(away)
+    (beat,) = beats
+    beat.wait_until_ready(timeout=60)
+    beat.wait_for("Sending due task write", count=3)
+    assert heart.probe("--ready") == 0
+    assert beat.stop() == 0
+
+
+def test_a_beat_of_the_database(heart: Heart) -> None:
+    beat = heart.start("beat")
+    beat.wait_until_ready()
+    assert heart.probe("--ready") == 0
+    assert beat.stop() == 0
+    assert not heart.file.exists()
+
+
+def test_a_reload_keeps_the_pid_and_the_file(heart: Heart) -> None:
+    worker = heart.start("worker")
+    worker.wait_until_ready()
+    began = heart.record()
+    worker.send(signal.SIGHUP)
+    worker.wait_until_ready(count=2)
+    assert "RELOADING=1" in worker.notified
+    assert "STOPPING=1" not in worker.notified
+    assert heart.probe("--ready") == 0
+    again = heart.record()
+    assert (again["pid"], again["start"]) == (began["pid"], began["start"])
+    assert worker.stop() == 0
+    assert not heart.file.exists()
+
+
+def test_a_reload_of_a_green_pool(heart: Heart) -> None:
+    pytest.importorskip("gevent")
+    worker = heart.start("worker", pool="gevent")
+    worker.wait_until_ready()
+    worker.send(signal.SIGHUP)
+    worker.wait_until_ready(count=2)
+    assert heart.probe("--ready") == 0
+    assert heart.record()["pid"] == str(worker.pid)
+    assert worker.stop() == 0
+
+
+def test_a_worker_that_is_told_to_stop_by_remote_control(heart: Heart) -> None:
+    worker = heart.start("worker")
+    worker.wait_until_ready()
+    heart.send("nap.delay(3)")
+    heart.deployment.wait_for_notes(1)
+    heart.deployment.shell(
+        "from prayer_room_api.celery import app; app.control.shutdown()"
+    )
+    heart.wait_for("stopping")
+    assert worker.wait() == 0
+    assert not heart.file.exists()
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_a_killed_process_leaves_a_file_that_says_so(
+    heart: Heart, program: str
+) -> None:
+    process = heart.start(program)
+    process.wait_until_ready()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "there is no such process" in heart.said()
+    assert heart.probe() == 1
+    process.kill()
+    again = heart.start(program)
+    again.wait_until_ready()
+    assert heart.record()["pid"] == str(again.pid)
+    assert heart.probe("--ready") == 0
+    assert again.stop() == 0
+    assert not heart.file.exists()
+
+
+def test_two_processes_with_one_file(heart: Heart) -> None:
+    worker = heart.start("worker")
+    worker.wait_until_ready()
+    other = heart.deployment.start("worker")
+    assert other.wait() == 1
+    assert other.output.splitlines()[-1] == (
+        f"CommandError: worker: HEARTBEAT_FILE {heart.file}: process {worker.pid}"
+        " writes to it: each needs a file of its own."
+    )
+    assert heart.probe("--ready") == 0
+    assert worker.stop() == 0
+
+
+def test_a_link_in_the_way(heart: Heart) -> None:
+    precious = heart.deployment.folder / "precious"
+    precious.write_text("precious")
+    heart.file.symlink_to(precious)
+    worker = heart.start("worker")
+    assert worker.wait() == 1
+    assert worker.output.splitlines()[-1] == (
+        f"CommandError: worker: HEARTBEAT_FILE = '{heart.file}': this is not a regular"
+        " file here."
+    )
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_names_in_the_path(heart: Heart, program: str) -> None:
+    key = heart.deployment.folder / "%n"
+    process = heart.start(program, key=key)
+    process.wait_until_ready()
+    node = "celery" if program == "worker" else "celerybeat"
+    heart.file = heart.deployment.folder / node
+    assert heart.probe("--ready") == 0
+    assert process.stop() == 0
+
+
+def test_a_relative_path_is_where_the_process_starts(heart: Heart) -> None:
+    elsewhere = heart.deployment.folder / "elsewhere"
+    elsewhere.mkdir()
+    key = os.path.relpath(heart.file, ROOT)
+    worker = heart.start("worker", key=key, workdir=str(elsewhere))
+    worker.wait_until_ready()
+    assert heart.probe("--ready") == 0
+    worker.send(signal.SIGHUP)
+    worker.wait_until_ready(count=2)
+    assert heart.probe("--ready") == 0
+    assert worker.stop() == 0
+
+
+def test_a_fork_in_a_task_says_nothing(heart: Heart) -> None:
+    worker = heart.start("worker", pool="solo")
+    worker.wait_until_ready()
+    heart.send("fork.delay()")
+    assert heart.deployment.wait_for_notes(1) == ["child ended with 0"]
+    heart.wait_for(", ready: silent", ready=True)
+    assert heart.record()["pid"] == str(worker.pid)
+    assert worker.stop() == 0
+
+
+def test_a_beat_in_the_background(heart: Heart) -> None:
+    pidfile = heart.deployment.folder / "beat.pid"
+    log = heart.deployment.folder / "beat.log"
+    beat = heart.start("beat", detach=True, pidfile=str(pidfile), logfile=str(log))
+    assert beat.wait() == 0
+    try:
+        heart.wait_for(", ready: silent", ready=True)
+        pid = int(pidfile.read_text())
+        assert pid != beat.pid
+        assert heart.record()["pid"] == str(pid)
+    finally:
+        # The last of its session.
+        psutil.Process(int(pidfile.read_text())).terminate()
+    wait_until(lambda: not heart.file.exists())
+
+
+def test_one_beat_leads_and_another_stands_by(heart: Heart) -> None:
+    code = "PRODUCTION_PROCESSES['beat']['LEADER_LOCK'] = 'default'\n"
+    leader = heart.start("beat", code=code)
+    heart.wait_for(", leading: silent", ready=True)
+    leader.wait_until_ready()
+    first, heart.file = heart.file, heart.file.with_name("second")
+    other = heart.start("beat", code=code)
+    heart.wait_for(", standing by: silent", ready=True)
+    assert heart.probe("--ready") == 0
+    assert leader.stop() == 0
+    assert not first.exists()
+    heart.wait_for(", leading: silent", ready=True)
+    # As long as it may sleep, and 30 s.
+    wait_until(lambda: 30 < float(heart.record()["silence"]) < 40)
+    assert other.stop() == 0
+    assert other.notified[-1] == "STOPPING=1"
+    assert not heart.file.exists()
+
+
+def readable_by_others(folder: Path) -> list[str]:
+    """Return a command in whose world other users can read Python and its packages."""
+    lines = ["set -e", "mount --make-rprivate /"]
+    needed = {sys.base_prefix, sys.prefix, str(ROOT)}
+    private = {
+        parent
+        for path in needed
+        for parent in Path(path).parents
+        if not parent.stat().st_mode & 0o001
+    }
+    for number, parent in enumerate(sorted(private)):
+        aside = folder / f"aside{number}"
+        lines += [f"mkdir -p {aside}", f"mount --rbind {parent} {aside}"]
+        lines += [f"mount -t tmpfs -o mode=755 tmpfs {parent}"]
+        for path in sorted(needed):
+            if Path(path).is_relative_to(parent):
+                inside = aside / Path(path).relative_to(parent)
+                lines += [f"mkdir -p {path}", f"mount --rbind {inside} {path}"]
+    launcher = folder / "launcher.py"
+    script = "; ".join([*lines, 'exec "$@"'])
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable]
+    launcher.write_text(
+        f"import os, sys\nos.execvp('unshare', {words!r} + sys.argv[1:])\n"
+    )
+    return [sys.executable, str(launcher)]
+
+
+@pytest.fixture
+def open_to_others(
+    deployment: Deployment, migrated: Path, prodserver: ProdserverFixture
+) -> Iterator[Deployment]:
+    """A deployment in a folder that is not, like pytest's, its user's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        opened = Deployment(Path(name), prodserver)
+        opened.folder.chmod(0o755)
+        # A user who is not root writes here.
+        data = opened.folder / "data"
+        data.mkdir()
+        shutil.copy(migrated, data / "db.sqlite3")
+        for path in (data, data / "db.sqlite3"):
+            os.chown(path, 65534, -1)
+        opened.env["DATA_DIR"] = str(data)
+        opened.env["REDIS_URL"] = deployment.env["REDIS_URL"]
+        yield opened
+
+
+@as_root
+@pytest.mark.parametrize("services", ["redis-sqlite"])
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_where_privileges_are_dropped_it_says_stopped(
+    open_to_others: Deployment, program: str
+) -> None:
+    heart = Heart(open_to_others)
+    launcher = readable_by_others(open_to_others.folder)
+    command = [*launcher, "manage.py", "prodserver", program]
+    process = heart.start(program, command=command, uid=65534)
+    process.wait_until_ready()
+    assert heart.probe("--ready") == 0
+    assert process.stop() == 0
+    assert heart.record()["state"] == "stopped"
+    assert heart.probe() == 1
+    again = heart.start(program, command=command, uid=65534)
+    again.wait_until_ready()
+    assert heart.probe("--ready") == 0
+    assert again.stop() == 0
+
+
+def test_without_the_key_nothing_of_it_is_loaded(deployment: Deployment) -> None:
+    deployment.configure(
+        "import os; os.environ.pop('NOTIFY_SOCKET', None)\n"
+        "PRODUCTION_PROCESSES['worker']['ARGS']['pool'] = 'solo'\n"
+    )
+    worker = deployment.start("worker")
+    worker.wait_for(r"\S+ ready\.")
+    deployment.shell("from tests.processes.tasks import rooms; rooms.delay()")
+    (rooms,) = deployment.wait_for_notes(1)
+    assert "backends" in rooms.split()
+    leaves = {"heartbeat", "loops", "notify", "probe", "record"}
+    assert not leaves & set(rooms.split())
+    assert worker.stop() == 0

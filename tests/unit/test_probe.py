@@ -1,0 +1,218 @@
+"""The probe: what it says of a record, and what it imports for that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prodserver_celery5 import probe
+from prodserver_celery5.probe import MAGIC, main, process_start
+
+START = process_start("self")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as process:
+        yield process
+        process.kill()
+
+
+def record(path: Path, **changes: object) -> str:
+    fields = {
+        "version": 1,
+        "pid": os.getpid(),
+        "start": START[1] if START else 0,
+        "at": time.monotonic(),
+        "silence": 30,
+        "state": "ready",
+        **changes,
+    }
+    pairs = (f"{key}={value}" for key, value in fields.items() if value is not None)
+    path.write_text(f"{' '.join([MAGIC, *pairs]):<127}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("state", ["ready", "leading", "standing by"])
+def test_at_work(
+    state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "file", state=state)
+    assert main([file]) == 0
+    assert main([file, "--ready"]) == 0
+    assert f"alive: process {os.getpid()}, {state}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("state", ["starting", "connecting", "stopping"])
+def test_alive_and_not_ready(
+    state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "file", state=state)
+    assert main([file]) == 0
+    assert main(["--ready", file]) == 1
+    assert "alive, but not ready: process" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "alive"),
+    [
+        ([], False),
+        (["--max-age", "60"], True),
+        (["--max-age=60"], True),
+        (["--max-age=39.5"], False),
+    ],
+)
+def test_silence(words: list[str], alive: bool, tmp_path: Path) -> None:
+    file = record(tmp_path / "file", at=time.monotonic() - 40)
+    assert main([file, *words]) == (0 if alive else 1)
+
+
+def test_a_process_may_be_silent_as_long_as_it_said(tmp_path: Path) -> None:
+    then = time.monotonic() - 600
+    assert main([record(tmp_path / "file", at=then, silence=630)]) == 0
+    # A probe that asks for less is told what it asks for.
+    assert main([str(tmp_path / "file"), "--max-age=60"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"version": 2}, "is of version 2; this reads 1"),
+        ({"at": None}, "is damaged"),
+        ({"pid": "none"}, "is damaged"),
+        ({"state": "stopped"}, "stopped"),
+        ({"start": 7}, "another process has its number now"),
+        ({"pid": 2**22 + 1}, "there is no such process"),
+        ({"pid": 2**70}, "there is no such process"),
+        ({"at": time.monotonic() + 9999}, "before this machine was started"),
+    ],
+)
+def test_not_alive(
+    changes: dict[str, object],
+    why: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([record(tmp_path / "file", **changes)]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("not alive: ")
+    assert why in line
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("", "is empty"), ("something else\n", "is not the file of")]
+)
+def test_another_file(
+    content: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text(content)
+    assert main([str(tmp_path / "file")]) == 1
+    assert why in capsys.readouterr().out
+
+
+def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none")]) == 1
+    assert "No such file" in capsys.readouterr().out
+
+
+def test_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert main([str(tmp_path / "pipe")]) == 1
+
+
+def test_a_process_that_nobody_has_waited_for_has_ended(
+    tmp_path: Path,
+    sleeper: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = process_start(sleeper.pid)
+    assert start
+    file = record(tmp_path / "file", pid=sleeper.pid, start=start[1])
+    assert main([file]) == 0
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    assert main([file]) == 1
+    assert "it has ended" in capsys.readouterr().out
+
+
+def test_without_proc(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "process_start", lambda pid: None)
+    file = record(tmp_path / "file", pid=sleeper.pid, start=0)
+    assert main([file]) == 0
+    sleeper.kill()
+    sleeper.wait()
+    assert main([file]) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root can be another user")
+def test_of_another_user_without_proc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "process_start", lambda pid: None)
+    file = record(tmp_path / "file", pid=os.getppid(), start=0)
+    os.seteuid(65534)
+    try:
+        # The folder is root's alone: only the question for the process is meant.
+        assert probe._gone(os.getppid(), 0) == ""
+    finally:
+        os.seteuid(0)
+    assert main([file]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "takes one FILE, not 0"),
+        (["a", "b"], "takes one FILE, not 2"),
+        (["a", "--raedy"], "no such option: --raedy"),
+        (["a", "--max-age"], "--max-age takes seconds above 0, not ''"),
+        (["a", "--max-age", "soon"], "not 'soon'"),
+        (["a", "--max-age=0"], "not '0'"),
+        (["a", "--max-age=nan"], "not 'nan'"),
+        (["a", "--max-age=inf"], "not 'inf'"),
+    ],
+)
+def test_misuse(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert "usage: " in said
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    # Without what coverage and the tests' own settings would import.
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd()}
+    return subprocess.run(
+        [sys.executable, *words], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    done = run("-m", "prodserver_celery5.probe", record(tmp_path / "file"), "--ready")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("alive: ")
+    assert run("-m", "prodserver_celery5.probe").returncode == 2
+
+
+def test_it_imports_next_to_nothing(tmp_path: Path) -> None:
+    file = record(tmp_path / "file")
+    module = (
+        f"import runpy, sys; before = set(sys.modules); sys.argv[1:] = [{file!r}]\n"
+        "try: runpy.run_module('prodserver_celery5.probe', None, '__main__', True)\n"
+        "except SystemExit: print(*sorted(set(sys.modules) - before))"
+    )
+    imported = run("-c", module).stdout.splitlines()[-1].split()
+    assert imported == ["prodserver_celery5"]
