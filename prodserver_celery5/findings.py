@@ -573,28 +573,27 @@ def grace(entry: Entry) -> Iterator[Finding]:
 def leader_lock(entry: Entry) -> Iterator[Finding]:
     """E013: no database for the lock. E014: an option that does not go with it.
 
-    W008: the driver of the database is missing.
+    W008: the driver of the database is missing here, or it is in memory.
     """
     if "LEADER_LOCK" not in entry.config:
         return
-    from django.core.exceptions import ImproperlyConfigured
-
-    from .locks import RefusedError, lock_of
+    from .locks import NotHereError, RefusedError, lock_of
 
     alias, _ = told(entry.config["LEADER_LOCK"])
     what = f"LEADER_LOCK = {shown(entry.config['LEADER_LOCK'])}"
     try:
         lock_of(alias, "")
-    except RefusedError as exc:
-        yield Finding("E013", entry.names, f"{what}: {exc}", exc.hint, cause=exc)
-    except ImproperlyConfigured as exc:
+    except NotHereError as exc:
         yield Finding(
             "W008",
             entry.names,
-            f"{what}: the database cannot be used here: {exc}",
+            f"{what}: {exc}",
+            exc.hint,
             severity=Severity.MACHINE,
             cause=exc,
         )
+    except RefusedError as exc:
+        yield Finding("E013", entry.names, f"{what}: {exc}", exc.hint, cause=exc)
     for option in ("detach", "uid", "gid"):
         # It would fork again, and users can be changed only once.
         if entry.context.params.get(option):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ("Lead", "enter")
 
 # How often a beat that stands by asks for the lock, in seconds.
-_POLL = 0.5
+_POLL = 0.25
 
 # How long a leader sleeps at most, in seconds: an idle session has a lease.
 _PULSE = 5

@@ -19,9 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-__all__ = ("LEASE", "Lock", "RefusedError", "UnavailableError", "lock_of")
+__all__ = (
+    "LEASE",
+    "Lock",
+    "NotHereError",
+    "RefusedError",
+    "UnavailableError",
+    "lock_of",
+)
 
 # How long a server keeps the lock for a process that it hears nothing of, in seconds.
 LEASE = 30
@@ -42,12 +50,16 @@ class RefusedError(Exception):
 
     Args:
         message: what is wrong.
-        hint: what to do.
+        hint: what to do; ``""`` where the message says it.
     """
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class NotHereError(RefusedError):
+    """The database cannot keep the lock on this machine, but elsewhere it may."""
 
 
 class Lock(ABC):
@@ -103,23 +115,29 @@ def lock_of(alias: object, name: str) -> Lock:
 
     Raises:
         RefusedError: there is no such alias, or no lock for that kind of database.
-        ImproperlyConfigured: Django cannot use the database, whose driver is missing.
+        NotHereError: the driver of the database is missing, or it is in memory.
     """
     if not isinstance(alias, str) or alias not in connections:
         known = ", ".join(map(repr, connections))
         raise RefusedError("DATABASES has no such alias.", f"It has {known}.")
-    wrapper: Any = connections[alias]
+    try:
+        wrapper: Any = connections[alias]
+    except ImproperlyConfigured as exc:
+        raise NotHereError(f"the database cannot be used here: {exc}") from exc
     kind = _KINDS.get(wrapper.vendor)
     if kind is None:
         raise RefusedError(
             f"the ENGINE {wrapper.settings_dict['ENGINE']!r} has no lock for it.",
             "Name an alias of a PostgreSQL, MySQL, MariaDB or SQLite database.",
         )
-    if wrapper.vendor == "sqlite" and wrapper.is_in_memory_db():
-        raise RefusedError(
-            "SQLite in memory is each process's own.",
-            "Name an alias of a database that all processes share.",
-        )
+    # The test command runs the checks when it has replaced the database by this one.
+    test = f"file:memorydb_{alias}?mode=memory&cache=shared"
+    if (
+        wrapper.vendor == "sqlite"
+        and wrapper.is_in_memory_db()
+        and wrapper.settings_dict["NAME"] != test
+    ):
+        raise _in_memory()
     return kind(alias, name)
 
 
@@ -347,9 +365,19 @@ class _SQLiteLock(Lock):
         params = self.wrapper.get_connection_params()
         connection = self.wrapper.Database.connect(**params)
         try:
-            return str(connection.execute("PRAGMA database_list").fetchone()[2])
+            path = connection.execute("PRAGMA database_list").fetchone()[2]
         finally:
             connection.close()
+        if not path:
+            raise _in_memory()
+        return str(path)
+
+
+def _in_memory() -> NotHereError:
+    return NotHereError(
+        "SQLite in memory is each process's own.",
+        "Name an alias of a database that all processes share.",
+    )
 
 
 # By Django's name for what a database is, which other engines keep to.

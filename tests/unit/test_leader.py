@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from django.core import checks
 from django.core.management import CommandError
-from django.db import ConnectionHandler
+from django.db import ConnectionHandler, connections
 
 from prodserver_celery5 import leader, locks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
@@ -70,39 +70,38 @@ def test_no_such_alias(
         CeleryBeat(**entry).prep_server_args()
 
 
-@pytest.mark.parametrize(
-    ("engine", "name", "message"),
-    [
-        (
-            "django.db.backends.dummy",
-            "any",
-            "the ENGINE 'django.db.backends.dummy' has no lock for it.",
-        ),
-        (
-            "django.db.backends.sqlite3",
-            ":memory:",
-            "SQLite in memory is each process's own.",
-        ),
-        (
-            "django.db.backends.sqlite3",
-            "file:x?mode=memory&cache=shared",
-            "SQLite in memory is each process's own.",
-        ),
-    ],
-)
 def test_a_database_that_has_no_lock(
-    settings: Any,
-    beat: dict[str, Any],
-    databases: dict[str, Any],
-    engine: str,
-    name: str,
-    message: str,
+    settings: Any, beat: dict[str, Any], databases: dict[str, Any]
 ) -> None:
-    databases["default"] = {"ENGINE": engine, "NAME": name}
+    databases["default"] = {"ENGINE": "django.db.backends.dummy"}
     (error,) = found(settings, beat)
     assert (error.id, error.level) == ("prodserver_celery5.E013", checks.ERROR)
-    assert error.msg == f"LEADER_LOCK = 'default': {message}"
-    assert error.hint.startswith("Name an alias of a")
+    assert error.msg == (
+        "LEADER_LOCK = 'default': the ENGINE 'django.db.backends.dummy' has no lock"
+        " for it."
+    )
+    assert error.hint.startswith("Name an alias of a PostgreSQL")
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory&cache=shared"])
+def test_sqlite_in_memory(
+    settings: Any, beat: dict[str, Any], databases: dict[str, Any], name: str
+) -> None:
+    databases["default"]["NAME"] = name
+    (warning,) = found(settings, beat)
+    assert (warning.id, warning.level) == ("prodserver_celery5.W008", checks.WARNING)
+    assert warning.msg.endswith("SQLite in memory is each process's own.")
+    with pytest.raises(CommandError, match="in memory is each process's own"):
+        CeleryBeat(**beat).prep_server_args()
+
+
+@pytest.mark.django_db
+def test_the_database_of_djangos_tests(settings: Any, beat: dict[str, Any]) -> None:
+    """The test command runs the checks when it has replaced the database."""
+    assert connections["default"].is_in_memory_db()  # type: ignore[attr-defined]
+    assert found(settings, beat) == []
+    with pytest.raises(RefusedError, match="in memory"):
+        lock_of("default", "a").connect()
 
 
 def test_a_driver_that_is_missing_here(
