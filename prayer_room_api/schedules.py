@@ -13,8 +13,7 @@ from django_celery_beat.models import PeriodicTask
 
 from .celery import app
 
-# beat writes the runs down up to 3 minutes late (`Scheduler.sync_every`); before that
-# a run that is due has probably been started.
+# beat sees a change of a schedule up to 5 minutes late; before that nothing is wrong.
 GRACE = timedelta(minutes=5)
 
 

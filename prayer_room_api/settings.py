@@ -314,6 +314,8 @@ PRODUCTION_PROCESSES = {
     "beat": {
         "BACKEND": "prodserver_celery5.backends.CeleryBeat",
         "APP": "prayer_room_api",
+        # During a deploy an old and a new one live beside each other; one sends.
+        "LEADER_LOCK": "default",
         "ARGS": {
             "loglevel": "INFO",
             "scheduler": "django_celery_beat.schedulers:DatabaseScheduler",

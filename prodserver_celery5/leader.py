@@ -205,8 +205,10 @@ def _led(base: Any, lead: Lead) -> Any:
             lead.end()
             # The handler of SIGTERM calls it wherever beat is: before there is a
             # schedule, or in the midst of a query, which a second one on the same
-            # connection would wait for. `start` calls it again on its way out.
+            # connection would wait for. `start` calls it again on its way out: at the
+            # next turn, where something (a `__del__`) has swallowed the SystemExit.
             if not self._is_shutdown.is_set():
+                self._is_shutdown.set()
                 return
             if lead.lock.is_held():
                 super().sync()

@@ -4,9 +4,8 @@
 set -eu
 app=${1:-prayer-room}
 
-# During a deploy the old container lives on for 60 seconds beside the new one: two beats,
-# and each task of the schedule twice. Without zero downtime the old one ends first.
-dokku checks:disable "$app" beat
+# During a deploy the old container lives on for 60 seconds beside the new one. Of two beats
+# one leads (LEADER_LOCK in the settings), so that nothing has to be switched off for them.
 
 # A worker ends when its tasks have; `docker stop` kills after this many seconds.
 dokku ps:set "$app" stop-timeout-seconds 60

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from django.conf import settings
 
 from dev.procfile import ROOT, commands, free_port
 from prodserver_celery5 import grace
@@ -145,7 +146,7 @@ def test_dokku_starts_and_checks_each_process() -> None:
     app = json.loads((DEPLOY / "dokku/app.json").read_text())
     assert set(app) == {"name", "formation", "healthchecks"}
     assert tuple(app["formation"]) == RUNNING == tuple(app["healthchecks"])
-    assert app["formation"]["beat"] == {"quantity": 1, "max_parallel": 1}
+    assert app["formation"]["beat"] == {"quantity": 1}
     for (check,) in app["healthchecks"].values():
         # The fields that Dokku's documentation has.
         assert check.keys() <= {
@@ -155,7 +156,7 @@ def test_dokku_starts_and_checks_each_process() -> None:
         assert ("path" in check) != ("uptime" in check)
 
 
-def test_dokku_never_has_two_beats_and_waits_for_tasks() -> None:
+def test_dokku_waits_for_tasks() -> None:
     script = DEPLOY / "dokku/setup.sh"
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
     lines = [
@@ -163,7 +164,8 @@ def test_dokku_never_has_two_beats_and_waits_for_tasks() -> None:
         for line in script.read_text().splitlines()
         if line.startswith("dokku ")
     ]
-    assert ["dokku", "checks:disable", "$app", "beat"] in lines
+    # Of two beats one leads, and nothing has to be switched off.
+    assert not any("checks:disable" in line for line in lines)
     assert ["dokku", "ps:set", "$app", "stop-timeout-seconds", "60"] in lines
 
 
@@ -248,9 +250,10 @@ def test_kubernetes_runs_each_process() -> None:
         assert container["envFrom"] == [{"secretRef": {"name": "prayer-room"}}]
 
 
-def test_kubernetes_ends_the_old_beat_before_it_starts_the_new_one() -> None:
+def test_kubernetes_has_a_beat_that_takes_over() -> None:
     spec = manifests()["Deployment", "prayer-room-beat"]["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert (spec["replicas"], "strategy" in spec) == (2, False)
+    assert settings.PRODUCTION_PROCESSES["beat"]["LEADER_LOCK"] == "default"
 
 
 def test_kubernetes_waits_for_tasks() -> None:
