@@ -10,14 +10,13 @@ has in memory is out of date, and closing the scheduler would write it down.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from celery import signals
 from celery.beat import PersistentScheduler, Scheduler
@@ -47,6 +46,8 @@ _PULSE = 5
 # seconds, so that a database that is away is not asked without pause.
 _PAUSE = 1
 
+_AWAY = "the database of the schedule is away: {}"
+
 
 class Lead:
     """What the service and the scheduler of a beat ask: may we send?
@@ -68,6 +69,7 @@ class Lead:
         self._say = say or (lambda state: None)
         self._thread = 0
         self._held_at = 0.0
+        self._is_ending = False
         self._ending = threading.Lock()
 
     def gain(self) -> None:
@@ -77,7 +79,7 @@ class Lead:
             SystemExit: the database cannot keep the lock.
         """
         said = ""
-        while True:
+        while not self._is_ending:
             try:
                 if self.lock.acquire():
                     break
@@ -91,6 +93,8 @@ class Lead:
                 said = state
             self._say("standing by")
             time.sleep(_POLL)
+        if self._is_ending:  # and something has swallowed the SystemExit
+            raise SystemExit
         _log(logging.INFO, "Leading.")
         self._say("leading")
         self._held_at = time.monotonic()
@@ -106,10 +110,10 @@ class Lead:
         self._held_at = time.monotonic()
 
     def end(self) -> None:
-        """Let beat take the time that it needs to end."""
-        self._held_at = math.inf
+        """Let beat end, in the time that it needs, and not start again."""
+        self._is_ending = True
 
-    def start_anew(self, reason: str, pause: float = 0) -> None:
+    def start_anew(self, reason: str, pause: float = 0) -> NoReturn:
         """Replace this process by a new one of the same pid, which stands by.
 
         Args:
@@ -117,8 +121,10 @@ class Lead:
             pause: in seconds, without the lock.
 
         Raises:
-            SystemExit: the program cannot be started again.
+            SystemExit: beat is ending, or cannot be started again.
         """
+        if self._is_ending:
+            raise SystemExit
         with self._ending:
             _log(logging.WARNING, f"{reason}; starting again, to stand by.")
             self.lock.close()
@@ -131,9 +137,10 @@ class Lead:
                         path.unlink()
             try:
                 restart.again()
-            except OSError as exc:
-                # No Exception: whoever swallows those would go on to send.
-                raise SystemExit(f"beat cannot start again: {exc}") from exc
+            except (OSError, restart.RestartError) as exc:
+                reason = f": {exc}"
+        # No Exception: whoever swallows those would go on to send.
+        raise SystemExit(f"beat cannot start again{reason}")
 
     def _before_publish(self, **kwargs: Any) -> None:
         # What another thread of the project sends is none of the schedule.
@@ -148,6 +155,8 @@ class Lead:
         """
         while time.monotonic() < self._held_at + LEASE + _PULSE:
             time.sleep(1)
+            if self._is_ending:
+                return
         self.start_anew(f"it has not come round for {LEASE + _PULSE} s")
 
 
@@ -198,15 +207,15 @@ def _led(base: Any, lead: Lead) -> Any:
             try:
                 super().start(embedded_process)
             except (InterfaceError, OperationalError) as exc:
-                reason = f"the database of the schedule is away: {exc}"
-                lead.start_anew(reason, pause=_PAUSE)
+                # While the schedule was read for the first time.
+                lead.start_anew(_AWAY.format(exc), pause=_PAUSE)
 
         def sync(self) -> None:
             lead.end()
             # The handler of SIGTERM calls it wherever beat is: before there is a
             # schedule, or in the midst of a query, which a second one on the same
-            # connection would wait for. `start` calls it again on its way out: at the
-            # next turn, where something (a `__del__`) has swallowed the SystemExit.
+            # connection would wait for. `start` calls it again on its way out: after
+            # this turn, where something (a `__del__`) has swallowed the SystemExit.
             if not self._is_shutdown.is_set():
                 self._is_shutdown.set()
                 return
@@ -239,7 +248,10 @@ class _Fenced(Scheduler):  # type: ignore[misc] # as celery has no types
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         self.lead.hold()
-        interval = super().tick(*args, **kwargs)
+        try:
+            interval = super().tick(*args, **kwargs)
+        except (InterfaceError, OperationalError) as exc:
+            self.lead.start_anew(_AWAY.format(exc), pause=_PAUSE)
         return min(interval, _PULSE) if interval else interval
 
     def apply_async(

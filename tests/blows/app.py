@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ app.conf.update(
     enable_utc=True,
     timezone="UTC",
     broker_connection_retry_on_startup=True,
-    beat_schedule=(
-        {"each second": {"task": "blow", "schedule": 1.0}}
-        if os.environ.get("BEAT_SCHEDULE")
-        else {}
-    ),
+    beat_schedule={
+        name: {"task": "blow", "schedule": seconds}
+        for name, seconds in (("each second", 1.0), ("rare", 6.0))
+        if os.environ.get("BEAT_SCHEDULE") == name
+    },
     redbeat_redis_url=settings.BROKER_URL,
 )
 
@@ -42,3 +43,21 @@ if "SHOW_MODULES" in os.environ:
         lambda **kwargs: print(f"modules: {' '.join(sorted(sys.modules))}", flush=True),
         weak=False,
     )
+
+if "SWALLOW" in os.environ:
+
+    class Beat(app.Beat):  # type: ignore[misc]
+        """Whose handler's exit is lost, as in a `__del__` that it interrupts."""
+
+        def install_sync_handler(self, service: Any) -> None:
+            super().install_sync_handler(service)
+            handle: Any = signal.getsignal(signal.SIGTERM)
+
+            def swallow(number: int, frame: Any) -> None:
+                with suppress(SystemExit):
+                    handle(number, frame)
+                print("swallowed", flush=True)
+
+            signal.signal(signal.SIGTERM, swallow)
+
+    app.Beat = Beat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -251,7 +252,7 @@ def wait_until_one_has_ended(beats: list[StartedProcess]) -> None:
 
 def test_redbeat(make: Any) -> None:
     pytest.importorskip("redbeat")
-    site = make(SCHEDULER="redbeat.schedulers:RedBeatScheduler", BEAT_SCHEDULE="yes")
+    site = make(SCHEDULER="redbeat.schedulers:RedBeatScheduler", BEAT_SCHEDULE="each second")
     first, second = site.start("first"), site.start("second")
     site.inbox.wait_for(2)
     leader, other = (first, second) if LEADING in first.output else (second, first)
@@ -286,6 +287,52 @@ def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
     assert "prodserver_celery5.leader" not in shown
     assert "prodserver_celery5.locks" not in shown
     assert beat.stop() == 0
+
+
+@pytest.mark.parametrize("state", ["leading", "standing by"])
+def test_sigterm_ends_it_though_its_exit_is_swallowed(make: Any, state: str) -> None:
+    """As where the handler runs in a `__del__`."""
+    site = make(SWALLOW="yes")
+    beat = site.start("beat")
+    beat.wait_for("Sending due")
+    if state == "standing by":
+        beat = site.start("other")
+        beat.wait_for(STANDING_BY)
+    assert beat.stop(timeout=10) == 0
+    assert "swallowed" in beat.output
+
+
+def test_a_file_of_last_runs_that_is_not_shared(make: Any) -> None:
+    """A leads, then B, then A again, which would send once more what B has sent."""
+    site = make(SCHEDULER="celery.beat:PersistentScheduler", BEAT_SCHEDULE="rare")
+    files = {name: str(site.folder / name) for name in ("a", "b")}
+
+    def start(name: str) -> StartedProcess:
+        args = f'{{"schedule": "{files[name]}.runs"}}'
+        return site.start(name, BEAT_ARGS=args)
+
+    a = start("a")
+    a.wait_for("Sending due", count=1, timeout=15)
+    b = start("b")
+    b.wait_for(STANDING_BY)
+    assert a.stop() == 0
+    b.wait_for("Sending due", count=2, timeout=30)
+    assert b.stop() == 0
+    # As old as the file of a host where another beat has led since.
+    for path in site.folder.glob("a.runs.leader"):
+        os.utime(path, (0, 0))
+    sent = len(site.inbox.messages)
+    again = start("a")
+    again.wait_for("Leading")
+    time.sleep(3)
+    assert len(site.inbox.messages) == sent
+    assert again.stop() == 0
+    # A file that all share is believed: what came due is sent at once.
+    time.sleep(6)
+    shared = start("a")
+    shared.wait_for("Leading")
+    site.inbox.wait_for(sent + 1, timeout=3)
+    assert shared.stop() == 0
 
 
 def _at(url: str, port: int) -> str:

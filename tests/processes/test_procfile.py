@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from dev.procfile import free_port
+from dev.procfile import commands, free_port
 from tests.deployment import Deployment, wait_until
 
 pytestmark = pytest.mark.parametrize(
@@ -115,6 +115,55 @@ def test_beat_sends_what_is_due_and_follows_the_database(
     )
     assert "celery.backend_cleanup" in names.split()
     assert beat.stop() == 0
+
+
+MESSAGES = """
+from prayer_room_api.celery import app
+names = []
+with app.connection() as connection:
+    queue = connection.SimpleQueue("celery")
+    while True:
+        try:
+            message = queue.get(block=False)
+        except queue.Empty:
+            break
+        names.append(message.headers["task"])
+        message.ack()
+print(names.count("tests.processes.tasks.write"))
+"""
+
+RUNS = """
+from django_celery_beat.models import PeriodicTask
+print(PeriodicTask.objects.get(name="early").total_run_count)
+"""
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["one leads", "without the key"])
+def test_two_beats_during_a_deploy(deployment: Deployment, leads: bool) -> None:
+    if not leads:
+        deployment.configure("del PRODUCTION_PROCESSES['beat']['LEADER_LOCK']\n")
+    deployment.shell(SCHEDULE.format(name="early"))
+    sending = "Sending due task early"
+    old = deployment.start("beat")
+    old.wait_for(sending)
+    new = deployment.start("new", command=commands()["beat"])
+    new.wait_for("Standing by" if leads else sending)
+    before = old.output.count(sending)
+    old.wait_for(sending, count=before + 4)
+    overlap = new.output.count(sending)
+    assert old.stop() == 0
+    after = new.output.count(sending)
+    new.wait_for(sending, count=after + 2)
+    assert new.stop() == 0
+    messages = int(deployment.shell(MESSAGES))
+    # The last of each may have been ended on its way.
+    assert messages >= sum(beat.output.count(sending) for beat in (old, new)) - 2
+    if leads:
+        assert overlap == 0
+        assert messages <= int(deployment.shell(RUNS))
+    else:
+        # Each of four runs twice.
+        assert overlap >= 3
 
 
 def test_the_exit_status_is_handed_on(deployment: Deployment) -> None:
