@@ -13,6 +13,7 @@ def main() -> int:
 
     django.setup()
     from django.contrib.auth import get_user_model
+    from django.contrib.auth.hashers import make_password
     from django.db import DatabaseError
 
     from prayer_room_api.models import Digest, DigestSubscription, PrayerRequest
@@ -24,7 +25,12 @@ def main() -> int:
         if not DigestSubscription.objects.filter(digest=Digest.MODERATOR).exists():
             moderator, _ = get_user_model().objects.get_or_create(
                 username="moderator",
-                defaults={"email": "moderator@localhost", "is_staff": True},
+                defaults={
+                    "email": "moderator@localhost",
+                    "password": make_password(None),
+                    "is_staff": True,
+                    "is_superuser": True,
+                },
             )
             DigestSubscription.objects.create(user=moderator, digest=Digest.MODERATOR)
     except DatabaseError as error:

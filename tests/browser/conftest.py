@@ -164,7 +164,7 @@ class Browser:
         png = self._command("Page.captureScreenshot", captureBeyondViewport=True)
         image = Image.open(io.BytesIO(base64.b64decode(png["data"])))
         self.pictures.mkdir(exist_ok=True)
-        image.convert("RGB").quantize(32, dither=Image.Dither.NONE).save(
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
             self.pictures / f"{subject}-{self.name}.png", optimize=True
         )
 
