@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -106,12 +106,20 @@ def listens(port: int) -> bool:
     return True
 
 
+def where_the_data_is() -> Iterator[str]:
+    """Yield the variables that a command needs to find what is served here."""
+    for name in ("DATA_DIR", "DATABASE_URL", "REDIS_URL", "RABBITMQ_URL"):
+        if value := os.environ.get(name):
+            # No password is shown: with one, the other terminal has to have it too.
+            yield (
+                f'{name}="${name}"' if "@" in value else f"{name}={shlex.quote(value)}"
+            )
+
+
 def what_now(port: str) -> str:
     """Return what there is to see, and the commands as they can be typed."""
     base = f"http://127.0.0.1:{port}"
-    python = os.path.relpath(sys.executable, ROOT)
-    if "DATA_DIR" in os.environ:
-        python = f"DATA_DIR={shlex.quote(os.environ['DATA_DIR'])} {python}"
+    python = " ".join([*where_the_data_is(), os.path.relpath(sys.executable, ROOT)])
     return textwrap.dedent(
         f"""
         {base}/               what runs here

@@ -92,6 +92,8 @@ def test_everything_is_seen_and_can_be_pressed(
     assert browser.complaints() == []
 
 
+# Not files: see tests/processes/test_serve.py.
+@pytest.mark.parametrize("services", ["redis-sqlite"])
 def test_from_the_api_to_the_digest_and_to_the_list(
     browser: Browser, site: Deployment
 ) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from dev.procfile import ROOT, free_port
-from dev.serve import Output
+from dev.serve import Output, where_the_data_is
 from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.servers import Services
 
 
 def run(module: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -33,7 +34,12 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, env: dict[str, str]) -> Iterator[StartedProcess]:
+def serve(
+    tmp_path: Path, env: dict[str, str], all_services: Services
+) -> Iterator[StartedProcess]:
+    # Not files: a worker that reads a message before all of it is written ends with an
+    # error of kombu's file-system transport.
+    env["REDIS_URL"] = all_services.server("redis").url()
     command = [sys.executable, "-m", "dev.serve"]
     with ExitStack() as stack:
         serve = StartedProcess(command, log=tmp_path / "log", cwd=ROOT, env=env)
@@ -133,3 +139,12 @@ def test_each_has_a_colour_of_its_own_on_a_terminal(
     monkeypatch.setenv("NO_COLOR", "1")
     Output(["web", "worker"], plain := Terminal()).write("web", "x")
     assert plain.getvalue() == "web    | x\n"
+
+
+def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATA_DIR", "DATABASE_URL", "REDIS_URL", "RABBITMQ_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATA_DIR", "/srv/prayer room")
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@r/0")
+    expected = ["DATA_DIR='/srv/prayer room'", 'REDIS_URL="$REDIS_URL"']
+    assert list(where_the_data_is()) == expected
