@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +95,21 @@ class Browser:
 
     def click(self, text: str) -> None:
         """Click on a button or link."""
+        self._click(lambda: self.button(text))
 
+    def press(self, selector: str) -> None:
+        """Click on what a selector of CSS finds first."""
+        self._click(lambda: self.find(selector))
+
+    def _click(self, find: Callable[[], WebElement]) -> None:
         def click() -> bool:
-            button = self.button(text)
+            element = find()
             try:
                 # Where a bar of the page does not cover it.
-                self._run("arguments[0].scrollIntoView({block: 'center'})", button)
-                button.click()
+                self._run("arguments[0].scrollIntoView({block: 'center'})", element)
+                element.click()
             except StaleElementReferenceException:
-                # It was of the page before.
+                # It was of the page, or of the list, before.
                 return False
             return True
 

@@ -115,9 +115,10 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     browser.wait_for("1 request waits for us")
     browser.click("Digest subscriptions")
     browser.click("Add digest subscription")
-    browser.find(".select2-selection").click()
+    browser.press(".select2-selection")
     browser.type(".select2-search__field", "miri")
-    browser.find(".select2-results__option--highlighted").click()
+    # Not "Searching…", which is highlighted before it.
+    browser.press(".select2-results__option--highlighted[id*=result]")
     browser.choose("digest", "moderator")
     browser.click("Save")
     browser.wait_for("was added successfully")
