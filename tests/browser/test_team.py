@@ -117,8 +117,8 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     browser.click("Add digest subscription")
     browser.press(".select2-selection")
     browser.type(".select2-search__field", "miri")
-    # Not "Searching…", which is highlighted before it.
-    browser.press(".select2-results__option--highlighted[id*=result]")
+    # Not "Searching…", which stands there before it and cannot be chosen.
+    browser.press(".select2-results__option[aria-selected]")
     browser.choose("digest", "moderator")
     browser.click("Save")
     browser.wait_for("was added successfully")
