@@ -275,6 +275,16 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def compared(session: nox.Session) -> None:
+    """Compare each way to start a program, and each APM agent, with `celery`."""
+    away = install_wheel(session, "compared")
+    with session.chdir(away):
+        session.run(
+            "python", "-m", "pytest", "-m", "long", "tests/behaviour", *session.posargs
+        )
+
+
+@nox.session(default=False)
 def deploys(session: nox.Session) -> None:
     """Deploy under load beside `celery`: what is lost, and what runs twice."""
     away = install_wheel(session, "behaviour", *session.posargs)

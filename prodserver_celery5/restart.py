@@ -172,14 +172,18 @@ def _keep_path(program: Sequence[str] = ("-m",)) -> None:
         return
     library = os.path.dirname(os.__file__)
     own = {os.getcwd(), library, os.path.join(library, "lib-dynload"), *given}
-    if not sys.flags.no_site:
-        own.update([*site.getsitepackages(), site.getusersitepackages()])
+    sites = [] if sys.flags.no_site else site.getsitepackages()
+    if sites:
+        own.update([*sites, site.getusersitepackages()])
+    # What a package there has put on the path for itself, as setuptools does.
+    below = tuple(os.path.join(folder, "") for folder in sites)
     zipped = "python{}{}.zip".format(*sys.version_info)
     kept = [
         os.path.abspath(entry)
         for entry in sys.path
         # An entry may be a name for a hook, of an editable install.
         if entry not in own
+        and not entry.startswith(below)
         and os.path.basename(entry) != zipped
         and (os.path.isabs(entry) or os.path.exists(entry))
     ]

@@ -137,6 +137,7 @@ class PostgreSQL:
         self.port = free_port()
         self._bin = Path(self.program)
         self._databases = 0
+        self._migrated: set[str] = set()
         # The server refuses to run as root, and Debian has a user for it.
         self._user = "postgres" if os.geteuid() == 0 else None
         self.home = _make_home(self._user, stack)
@@ -166,14 +167,20 @@ class PostgreSQL:
         process.wait_for("ready to accept (read-only )?connections")
         return process
 
-    def url(self, migrate: Callable[[str], None]) -> str:
-        """Return the address of a database as the release phase leaves it."""
-        if not self._databases:
-            self._create("migrated")
-            migrate(self._address("migrated"))
+    def url(self, migrate: Callable[[str], None], project: str = "prayer_room") -> str:
+        """Return the address of a database as the release phase leaves it.
+
+        Args:
+            migrate: runs the release phase of a project, once for all its databases.
+            project: whose release phase that is.
+        """
+        if project not in self._migrated:
+            self._create(project)
+            migrate(self._address(project))
+            self._migrated.add(project)
         self._databases += 1
         name = f"site{self._databases}"
-        self._create(name, "--template=migrated")
+        self._create(name, f"--template={project}")
         return self._address(name)
 
     def _address(self, name: str) -> str:
@@ -251,8 +258,9 @@ class MariaDB:
         words = ["mariadb-install-db", "--no-defaults", f"--datadir={self.home}"]
         words += ["--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(
-            words, user=self._user, cwd="/", check=True, capture_output=True, timeout=60
-        )
+            words, user=self._user, cwd="/", env=_ENV, check=True,
+            capture_output=True, timeout=60,
+        )  # fmt: skip
         self.process = self._start()
         stack.callback(lambda: self.process.kill())
 
@@ -262,7 +270,7 @@ class MariaDB:
         meanwhile()
         self.process = self._start()
 
-    def url(self, migrate: Callable[[str], None]) -> str:
+    def url(self, migrate: Callable[[str], None], project: str = "prayer_room") -> str:
         """Return the address of a database as the release phase leaves it."""
         self._databases += 1
         name = f"site{self._databases}"
@@ -344,6 +352,10 @@ class Services:
         return env
 
 
+# The tests may have a TMPDIR that a server's user cannot write to.
+_ENV = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+
+
 def _make_home(user: str | None, stack: ExitStack) -> Path:
     """Make a folder for a server, which runs as another user than the tests may.
 
@@ -362,7 +374,7 @@ def _start(words: list[str], user: str | None, log: Path) -> StartedProcess:
     if user:
         change = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         words = [*change, *words]
-    return StartedProcess(words, log=log, cwd=Path("/"), env=dict(os.environ))
+    return StartedProcess(words, log=log, cwd=Path("/"), env=_ENV)
 
 
 def _wait_for_port(port: int) -> None:

@@ -131,7 +131,7 @@ class Site:
             **env,
         }
         if server:
-            self.url = server.url(self._migrate)
+            self.url = server.url(self._migrate, "blows")
         else:
             self.url = f"sqlite:///{folder / 'db.sqlite3'}"
             self._migrate(self.url)
