@@ -51,6 +51,12 @@ COPY prayer_room_api prayer_room_api
 RUN SECRET_KEY=collectstatic DATA_DIR=/tmp/data python manage.py collectstatic --noinput \
     && rm -r /tmp/data
 
+# What the worker and beat say of themselves. A web process has no such file, and is asked
+# over HTTP by what routes to it. A start may take a minute before it counts.
+ENV HEARTBEAT_FILE=/tmp/heartbeat
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD test ! -e "$HEARTBEAT_FILE" || python -m prodserver_celery5.probe "$HEARTBEAT_FILE"
+
 USER app
 
 # Lists, not strings: a shell in between would keep SIGTERM to itself. It has to reach

@@ -323,6 +323,11 @@ PRODUCTION_PROCESSES = {
     },
 }
 
+# What a probe reads, where each process has a file system of its own (a container).
+if _heartbeat := env.str("HEARTBEAT_FILE", default=""):
+    for _name in ("worker", "beat"):
+        PRODUCTION_PROCESSES[_name]["HEARTBEAT_FILE"] = _heartbeat
+
 # For a platform that kills: a few seconds less than it gives after SIGTERM.
 if _grace := env.float("WORKER_GRACE_SECONDS", default=None):
     PRODUCTION_PROCESSES["worker"]["GRACE_SECONDS"] = _grace

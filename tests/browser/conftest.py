@@ -21,7 +21,7 @@ from selenium.webdriver.support.select import Select
 from dev.mails import Mailbox
 from dev.procfile import ROOT, free_port
 
-from ..deployment import READY, Deployment, wait_until
+from ..deployment import Deployment, wait_until
 
 PICTURES = ROOT / "docs/images"
 SIZES = {"desktop": (1280, 900, 1), "phone": (390, 844, 1.25)}
@@ -232,7 +232,7 @@ def site(deployment: Deployment) -> Deployment:
         "from django.contrib.auth import get_user_model as u\n"
         "u().objects.create_superuser('miriam', 'miriam@example.org', 'amen')"
     )
-    deployment.start("web").wait_for(READY["web"])
+    deployment.start("web").wait_until_ready()
     return deployment
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dev import mails
 
-from ..deployment import READY, Deployment
+from ..deployment import Deployment
 from .conftest import Browser
 
 REQUESTS = """
@@ -98,7 +98,7 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     browser: Browser, site: Deployment
 ) -> None:
     worker = site.start("worker")
-    worker.wait_for(READY["worker"])
+    worker.wait_until_ready()
     browser.shape("desktop", "light")
 
     # Somebody posts a request.

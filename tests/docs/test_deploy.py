@@ -23,7 +23,7 @@ from django.conf import settings
 from dev.procfile import ROOT, commands, free_port
 from prodserver_celery5 import grace
 from prodserver_celery5.pytest_plugin.process import StartedProcess
-from tests.deployment import READY, Deployment
+from tests.deployment import Deployment
 
 from .blocks import of
 
@@ -61,6 +61,52 @@ def test_a_worker_ends_a_few_seconds_before_it_is_killed() -> None:
         ),
     ):
         assert int(limit) - int(given) > grace.SECONDS_TO_GIVE_BACK
+
+
+def probes() -> list[list[str]]:
+    """Each command that asks a heartbeat, with the file of the process that it asks."""
+    dokku = json.loads((DEPLOY / "dokku/app.json").read_text())["healthchecks"]
+    compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["services"]
+    found = []
+    for name in ("worker", "beat"):
+        pod = manifests()["Deployment", f"prayer-room-{name}"]["spec"]["template"]
+        (container,) = pod["spec"]["containers"]
+        files = {v["name"]: v["value"] for v in container["env"]}
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            command = container[kind]["exec"]["command"]
+            found.append([*command, files["HEARTBEAT_FILE"]])
+        service = compose[name]
+        file = service["environment"]["HEARTBEAT_FILE"]
+        found.append([*service["healthcheck"]["test"][1:], file])
+        # The image sets the variable.
+        found.append([*dokku[name][0]["command"], "/tmp/heartbeat"])
+    return found
+
+
+def test_a_probe_asks_the_file_that_the_process_writes() -> None:
+    assert "ENV HEARTBEAT_FILE=/tmp/heartbeat" in (ROOT / "Dockerfile").read_text()
+    for python, *words, file in probes():
+        assert (python, words[:2]) == ("python", ["-m", "prodserver_celery5.probe"])
+        assert words[2] == file
+        assert words[3:] in ([], ["--ready"])
+
+
+def test_the_probes_say_yes_of_a_worker_and_a_beat(deployment: Deployment) -> None:
+    for name in ("worker", "beat"):
+        deployment.env["HEARTBEAT_FILE"] = str(deployment.folder / name)
+        process = deployment.start(name)
+        process.wait_until_ready()
+        for python, *words, file in probes():
+            assert python == "python"
+            asked = [
+                deployment.env["HEARTBEAT_FILE"] if w == file else w for w in words
+            ]
+            done = subprocess.run(
+                [sys.executable, *asked], cwd=ROOT, capture_output=True, text=True,
+                check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert process.stop() == 0
 
 
 # What stands in front
@@ -105,7 +151,7 @@ def https(deployment: Deployment, tmp_path: Path) -> Iterator[int]:
         "daemon off;\nmaster_process off;\nerror_log stderr notice;\nevents {}\n"
         f"pid {tmp_path}/nginx.pid;\nhttp {{\naccess_log off;\n{folders}{site}}}\n"
     )
-    deployment.start("web").wait_for(READY["web"])
+    deployment.start("web").wait_until_ready()
     words = ["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
     with StartedProcess(
         words, log=tmp_path / "nginx.log", cwd=tmp_path, env=dict(os.environ)
@@ -150,10 +196,10 @@ def test_dokku_starts_and_checks_each_process() -> None:
     for (check,) in app["healthchecks"].values():
         # The fields that Dokku's documentation has.
         assert check.keys() <= {
-            "type", "name", "path", "attempts", "wait", "timeout", "uptime",
+            "type", "name", "path", "attempts", "wait", "timeout", "command",
         }  # fmt: skip
         assert check["type"] == "startup"
-        assert ("path" in check) != ("uptime" in check)
+        assert ("path" in check) != ("command" in check)
 
 
 def test_dokku_waits_for_tasks() -> None:
@@ -186,7 +232,7 @@ def test_a_unit_signals_the_process_alone(name: str) -> None:
     assert Path(python).name == "python"
     assert words == commands()[name][1:]
     assert service["KillMode"] == "mixed"
-    assert service["Type"] == "exec"
+    assert service["Type"] == "notify"
     assert service["Restart"] == "on-failure"
     # beat would die of it.
     assert ("ExecReload" in service) is (name == "worker")
@@ -259,7 +305,6 @@ def test_kubernetes_has_a_beat_that_takes_over() -> None:
 def test_kubernetes_waits_for_tasks() -> None:
     spec = manifests()["Deployment", "prayer-room-worker"]["spec"]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] > 30  # the default
-    assert "livenessProbe" not in spec["containers"][0]
 
 
 def test_kubernetes_sends_requests_to_web() -> None:

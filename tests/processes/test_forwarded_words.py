@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from prodserver_celery5.pytest_plugin.process import StartedProcess
-from tests.deployment import READY, Deployment
+from tests.deployment import Deployment
 
 FLAG = 'PRODUCTION_PROCESSES["worker"]["ARGS"]["without-gossip"] = True\n'
 
@@ -39,7 +39,7 @@ def test_a_worker_with_words_of_both_kinds(forwarding: Deployment) -> None:
         forwarding, "worker", "--without-gossip=false", "-Q", "mail,celery",
         "--concurrency", "2", "--max-tasks-per-child=5",
     )  # fmt: skip
-    worker.wait_for(READY["worker"])
+    worker.wait_until_ready()
     shown = (
         "worker --loglevel=INFO --concurrency=2 -Q mail,celery --max-tasks-per-child=5"
     )
@@ -52,7 +52,7 @@ def test_a_worker_with_words_of_both_kinds(forwarding: Deployment) -> None:
 
 def test_beat_without_words(forwarding: Deployment) -> None:
     beat = start(forwarding, "beat", "--loglevel=debug")
-    beat.wait_for(READY["beat"])
+    beat.wait_until_ready()
     assert beat.stop() == 0
 
 

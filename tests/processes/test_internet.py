@@ -20,7 +20,7 @@ import pytest
 
 from dev.procfile import free_port
 from prodserver_celery5.pytest_plugin.process import StartedProcess
-from tests.deployment import READY, Deployment
+from tests.deployment import Deployment
 
 IDLE, SLOW = 50, 10
 HELD = 10  # seconds
@@ -43,7 +43,8 @@ def port(deployment: Deployment) -> int:
 
 def start(deployment: Deployment) -> StartedProcess:
     web = deployment.start("web")
-    web.wait_for(READY["web"], count=int(deployment.env.get("WEB_CONCURRENCY", "2")))
+    workers = int(deployment.env.get("WEB_CONCURRENCY", "2"))
+    web.wait_for("Booting worker", count=workers)
     return web
 
 
