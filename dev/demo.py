@@ -25,7 +25,8 @@ from typing import Any
 
 from dev import mails, procfile
 from dev.mails import Mailbox
-from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
+from dev.waiting import wait_until
+from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 INTERVAL = 3  # seconds, of the schedule that the demonstration adds
 LOOK = 5  # seconds, after which beat's scheduler looks into the database again
@@ -66,17 +67,15 @@ class Api:
             return answer
 
     def wait_until_healthy(self, web: StartedProcess) -> None:
-        web.wait_until_ready()
-        deadline = time.monotonic() + 30
-        while True:
+        def answers() -> bool:
             try:
                 urllib.request.urlopen(self.base + "/healthz", timeout=5).close()
             except (urllib.error.URLError, ConnectionError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return
+                return False
+            return True
+
+        web.wait_until_ready()
+        wait_until(answers)
 
 
 def django_here(env: dict[str, str]) -> None:
@@ -89,12 +88,11 @@ def django_here(env: dict[str, str]) -> None:
 
 
 def wait_for_email(mailbox: Mailbox, timeout: float) -> EmailMessage:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        for message in mailbox.new():
-            return message
-        time.sleep(0.1)
-    raise ProcessError(f"no email in {timeout} s")
+    def first() -> EmailMessage | None:
+        return next(iter(mailbox.new()), None)
+
+    found: EmailMessage = wait_until(first, timeout)
+    return found
 
 
 def main() -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dev.procfile import ROOT, commands
+from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin import ProdserverFixture
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
@@ -85,12 +83,3 @@ class Deployment:
 
     def wait_for_notes(self, count: int, timeout: float = 20) -> list[str]:
         return wait_until(lambda: len(n := self.notes()) >= count and n, timeout)
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = 20) -> Any:
-    """Wait until a condition is true, and return it."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not true within {timeout} s"
-        time.sleep(0.05)
-    return value

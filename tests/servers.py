@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 
 from dev.procfile import free_port
+from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 __all__ = ("MariaDB", "PgBouncer", "PostgreSQL", "RabbitMQ", "Redis", "Services")
@@ -378,15 +378,14 @@ def _start(words: list[str], user: str | None, log: Path) -> StartedProcess:
 
 
 def _wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
+    def answers() -> bool:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            assert time.monotonic() < deadline, "no answer within 20 s"
-            time.sleep(0.05)
-        else:
-            return
+            return False
+        return True
+
+    wait_until(answers)
 
 
 def _definitions() -> dict[str, object]:

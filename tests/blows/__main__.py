@@ -18,12 +18,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from dev.waiting import wait_until
 from prodserver_celery5.locks import LEASE
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.servers import MariaDB, PostgreSQL, Redis
 
 from .relay import Relay
-from .site import Message, Site, leader_of, wait_until
+from .site import Message, Site, leader_of
 
 # What a gap may be, in seconds, measured from the end of the blow; where only the end
 # of the lease tells, from its begin.

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,13 @@ from typing import Any
 import redis
 
 from dev.procfile import ROOT
+from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.servers import Redis
 
 from .relay import Relay
 
-__all__ = ("Inbox", "Message", "Site", "leader_of", "wait_until")
+__all__ = ("Inbox", "Message", "Site", "leader_of")
 
 SCHEDULE = """
 import django; django.setup()
@@ -203,11 +203,3 @@ def leader_of(beats: dict[str, StartedProcess]) -> str:
         if lines and lines[-1][1] == "Leading":
             said[lines[-1][0]] = name
     return said[max(said)]
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 30) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.05)

@@ -236,7 +236,7 @@ def test_the_tests_of_the_documentation_pass(deployment: Deployment) -> None:
     """Those that a person would put into a project, in the example project."""
     deployment.configure(
         "CELERY_BEAT_SCHEDULE = {'every second': {'task':"
-        " 'tests.processes.tasks.write', 'schedule': 1, 'args': ['x']}}\n"
+        " 'tests.behaviour.tasks.write', 'schedule': 1, 'args': ['x']}}\n"
     )
     (plugins,) = of("python", "pytest_plugins", "docs/testing.md")
     source = "\n\n".join(block.text for block in [plugins, *TESTS])

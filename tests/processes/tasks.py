@@ -1,27 +1,12 @@
 """Tasks for the process tests. What they did stands in a file, a line each."""
 
 import os
-import time
-from pathlib import Path
 
 from celery import shared_task
 
+from tests.behaviour.tasks import nap, note, write
 
-def note(text: str) -> None:
-    with Path(os.environ["NOTES"]).open("a") as notes:
-        notes.write(f"{text}\n")
-
-
-@shared_task
-def write(text: str) -> None:
-    note(text)
-
-
-@shared_task
-def nap(seconds: float) -> None:
-    note("nap began")
-    time.sleep(seconds)
-    note("nap ended")
+__all__ = ("nap", "write")
 
 
 @shared_task

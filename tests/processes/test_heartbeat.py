@@ -105,10 +105,10 @@ def test_a_worker_from_its_start_to_its_end(
     assert heart.record()["state"] == "stopping"
     assert heart.probe() == 0
     assert heart.probe("--ready") == 1
-    assert heart.deployment.notes() == ["nap began"]
+    assert heart.deployment.notes() == ["began "]
     assert "STOPPING=1" in worker.notified
     assert worker.wait() == 0
-    assert heart.deployment.notes() == ["nap began", "nap ended"]
+    assert heart.deployment.notes() == ["began ", "ended "]
     assert not heart.file.exists()
     assert heart.probe() == 1
 
@@ -117,7 +117,7 @@ SCHEDULE = """
 PRODUCTION_PROCESSES["beat"]["ARGS"]["scheduler"] = "celery.beat:PersistentScheduler"
 PRODUCTION_PROCESSES["beat"]["ARGS"]["schedule"] = DATA_DIR + "/schedule"
 CELERY_BEAT_SCHEDULE = {"write": {
-    "task": "tests.processes.tasks.write", "args": ["hi"], "schedule": %s,
+    "task": "tests.behaviour.tasks.write", "args": ["hi"], "schedule": %s,
 }}
 CELERY_RESULT_EXPIRES = None
 """

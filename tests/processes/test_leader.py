@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dev.waiting import wait_until
 from prodserver_celery5.locks import LEASE
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.blows.__main__ import wrongs
@@ -244,10 +245,7 @@ def test_a_leader_that_is_killed_around_a_message(make: Any, moment: str) -> Non
 
 
 def wait_until_one_has_ended(beats: list[StartedProcess]) -> None:
-    deadline = time.monotonic() + 10
-    while all(beat.popen.poll() is None for beat in beats):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: any(beat.popen.poll() is not None for beat in beats))
 
 
 def test_redbeat(make: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import ConnectionHandler
 
+from dev.waiting import wait_until
 from prodserver_celery5 import locks
 from prodserver_celery5.locks import RefusedError, UnavailableError, lock_of
 from tests.blows.relay import Relay
@@ -84,9 +84,7 @@ def test_one_has_it_until_its_session_ends(
     assert other.acquire()
     end(server, session)
     assert not first.is_held()
-    deadline = time.monotonic() + 5
-    while not second.acquire():
-        assert time.monotonic() < deadline
+    wait_until(second.acquire, 5)
     assert second.is_held()
     # The other one is in the same place, and not of the same name.
     assert other.is_held()

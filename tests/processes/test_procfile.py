@@ -62,7 +62,7 @@ def test_sigterm_lets_the_worker_finish_the_task_under_way(
     deployment.shell("from tests.processes.tasks import nap; nap.delay(2)")
     deployment.wait_for_notes(1)
     assert worker.stop(signal.SIGTERM) == 0
-    assert deployment.notes() == ["nap began", "nap ended"]
+    assert deployment.notes() == ["began ", "ended "]
 
 
 @pytest.mark.smoke
@@ -78,7 +78,7 @@ SCHEDULE = """
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
 PeriodicTask.objects.create(
-    name={name!r}, task="tests.processes.tasks.write", args='["{name}"]', interval=every
+    name={name!r}, task="tests.behaviour.tasks.write", args='["{name}"]', interval=every
 )
 """
 
@@ -129,7 +129,7 @@ with app.connection() as connection:
             break
         names.append(message.headers["task"])
         message.ack()
-print(names.count("tests.processes.tasks.write"))
+print(names.count("tests.behaviour.tasks.write"))
 """
 
 RUNS = """

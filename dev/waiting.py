@@ -1,0 +1,27 @@
+"""Waiting for something to be so: the one loop of the tests and the demonstration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ("wait_until",)
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 30) -> Any:
+    """Wait until a condition is true, and return what it returned.
+
+    Args:
+        condition: asked twenty times a second.
+        timeout: in seconds.
+
+    Raises:
+        TimeoutError: it was not true in time.
+    """
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not true within {timeout} s")
+        time.sleep(0.05)
+    return value
