@@ -69,12 +69,20 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_prose(node: ast.AST, parent: ast.AST) -> bool:
-    """Whether a node is a docstring, an annotation, or one of the public names."""
+    """Whether a node is a docstring."""
     if isinstance(parent, ast.Expr) and isinstance(node, ast.Constant):
         return True
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        return True
-    return isinstance(node, ast.Assign) and "__all__" in ast.unparse(node.targets[0])
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def skipped(tree: ast.Module) -> set[ast.AST]:
+    """The parts of a file that tell a reader something, and the interpreter nothing."""
+    found: set[ast.AST] = set()
+    for node in tree.body:
+        text = ast.unparse(node)
+        if text.startswith(("__all__ =", "if TYPE_CHECKING:")):
+            found.update(ast.walk(node))
+    return found
 
 
 class Mutant:
@@ -90,6 +98,7 @@ class Mutant:
         self.line = 0
         self.text = ""
         tree = ast.parse(path.read_text())
+        told = skipped(tree)
         seen = -1
         for parent in ast.walk(tree):
             for field, value in ast.iter_fields(parent):
@@ -98,7 +107,9 @@ class Mutant:
                 for index, node in enumerate(
                     value if isinstance(value, list) else [value]
                 ):
-                    if not isinstance(node, ast.AST) or is_prose(node, parent):
+                    if not isinstance(node, ast.AST) or node in told:
+                        continue
+                    if is_prose(node, parent):
                         continue
                     for variant in variants(node):
                         seen += 1
@@ -179,13 +190,25 @@ def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
     found.read()
     reached: dict[tuple[str, int], set[str]] = defaultdict(set)
     for name in found.measured_files():
+        inside = lines_of_functions(Path(name))
         for line, contexts in found.contexts_by_lineno(name).items():
+            if line not in inside:
+                continue  # run by whichever test imports it first
             for context in filter(None, contexts):
                 module, _, function = context.rpartition(".")
                 path = f"{module.replace('.', '/')}.py"
                 if (folder / path).is_file():
                     reached[Path(name).name, line].add(f"{path}::{function}")
     return reached
+
+
+def lines_of_functions(path: Path) -> set[int]:
+    """The lines that run when a function is called."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            found.update(range(node.body[0].lineno, (node.end_lineno or 0) + 1))
+    return found
 
 
 def main() -> None:

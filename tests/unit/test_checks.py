@@ -195,6 +195,15 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
             (WORKER, "pidfile"), (WORKER, "logfile"), (WORKER, "statedb")
         )
     ),
+    *(
+        (
+            "W003",
+            {**BEAT, "ARGS": {key: "/no/x"}},
+            f"{key} = '/no/x': the folder '/no' does not exist here.",
+            "",
+        )
+        for key in ("pidfile", "logfile")
+    ),
     (
         "E007",
         {**WORKER, "ARGS": {"pidfile": "/tmp/%q"}},
@@ -415,6 +424,7 @@ def test_an_entry_that_is_no_mapping(settings: Any, make: Any, what: str) -> Non
     (message,) = found(settings, shop=entry, other=entry)
     assert message.id == "prodserver_celery5.E001"
     assert message.msg.removesuffix(".") == f"the entry {what}"
+    assert message.hint == "It must be a dict with the keys BACKEND, APP and ARGS."
     assert message.obj == "PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['other']"
 
 

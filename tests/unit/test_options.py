@@ -689,6 +689,11 @@ def test_no_password_in_an_error(app: Celery, args: Any) -> None:
     assert "s3cret" not in f"{found.where} {found}"
 
 
+def test_a_value_under_a_secret_name_is_not_shown(app: Celery) -> None:
+    app.user_options["worker"].add(click.Option(["--my-password"]))
+    assert error(app, {"my-password": ["s3cret"]}).where == "ARGS['my-password'] = **"
+
+
 # The extra bootsteps of an app may have options: Celery's documentation has them so.
 
 

@@ -60,7 +60,7 @@ WORKER: list[Row] = [
     ({"q": True, "C": True, "loglevel": "INFO"}, None, "--loglevel=INFO"),
     # A stray word
     ("-l INFO &", "E007", f"ARGS word '&': it belongs to no option. {SHELL}. Remove it."),
-    ("-l INFO > log 2>&1", "E007", f"ARGS word '>': it belongs to no option. {SHELL}."),
+    ("-l INFO > log 2>&1", "E007", f"ARGS word '>': it belongs to no option. {SHELL}. Use --logfile=… instead."),
     ("-l INFO | tee log", "E007", "ARGS word '|': "),
     ("-l INFO && echo done", "E007", "ARGS word '&&': "),
     ("-l INFO # note", "E007", "ARGS cannot have comments."),

@@ -168,6 +168,43 @@ def test_no_password_of_a_variable_in_a_mistake(
     assert "s3cret" not in f"{mistake} {mistake.hint}"
 
 
+def test_the_pool_is_its_class_when_the_program_starts(
+    ended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(
+        command, "run", lambda context: seen.append(context.params["pool"])
+    )
+    ended(CeleryWorker(APP="prayer_room_api", ARGS={"pool": "solo"}))
+    assert isinstance(seen[0], type)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_worker_that_detaches_leaves_celery_its_words(
+    ended: Any, monkeypatch: pytest.MonkeyPatch, detach: bool
+) -> None:
+    # Which Celery takes for those of `python -m celery`.
+    monkeypatch.setenv("PYTHONPATH", "")
+    ended(CeleryWorker(APP="prayer_room_api", ARGS={"detach": detach}))
+    words = ["celery", "--app=prayer_room_api", "worker", "--detach"]
+    assert (sys.argv == words) is detach
+
+
+def test_the_processes_of_a_mistake_at_start_are_all_named(settings: Any) -> None:
+    entry = {
+        "BACKEND": "prodserver_celery5.backends.CeleryWorker",
+        "APP": "prayer_room_api",
+    }
+    settings.PRODUCTION_PROCESSES = {"one": entry, "two": entry}
+    with pytest.raises(CommandError, match=r"^one, two: --nosuch: "):
+        CeleryWorker(**entry).start_server("--nosuch")
+
+
+def test_words_of_the_command_line_are_welcome() -> None:
+    """As the django-prodserver after 3.0 asks before it hands them on."""
+    assert CeleryWorker.accepts_extra_args is CeleryBeat.accepts_extra_args is True
+
+
 def test_an_entry_is_looked_at_once(
     ended: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
