@@ -186,6 +186,33 @@ def test_a_beat_that_waits_for_its_broker(heart: Heart, all_services: Services) 
     assert beat.stop() == 0
 
 
+def test_a_worker_with_a_deadline_is_alive_until_then(heart: Heart) -> None:
+    code = "PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 3\n"
+    worker = heart.start("worker", code=code)
+    worker.wait_until_ready()
+    heart.send("nap.delay(60)")
+    heart.deployment.wait_for_notes(1)
+    worker.send(signal.SIGTERM)
+    heart.wait_for("alive, but not ready: process", ready=True)
+    assert heart.record()["state"] == "stopping"
+    assert heart.probe() == 0
+    assert worker.wait() == 0
+    assert heart.probe() == 1
+
+
+def test_a_beat_that_stands_by_until_it_leads(heart: Heart) -> None:
+    leader = heart.deployment.start("beat")
+    leader.wait_for("beat: Leading")
+    other = heart.start("beat")
+    heart.wait_for(f"alive: process {other.pid}, standing by", ready=True)
+    assert heart.probe("--ready") == 0
+    assert leader.stop() == 0
+    heart.wait_for(f"alive: process {other.pid}, leading", ready=True)
+    assert heart.probe("--ready") == 0
+    assert other.stop() == 0
+    assert not heart.file.exists()
+
+
 def test_a_beat_of_the_database(heart: Heart) -> None:
     beat = heart.start("beat")
     beat.wait_until_ready()
