@@ -287,6 +287,17 @@ def compared(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def liveness(session: nox.Session) -> None:
+    """Ask the probe, and `celery inspect ping`, of workers in trouble."""
+    away = install_wheel(session, "behaviour")
+    with session.chdir(away):
+        session.run(
+            "python", "-m", "pytest", "-m", "long", "-s",
+            "tests/processes/test_liveness.py", *session.posargs,
+        )  # fmt: skip
+
+
+@nox.session(default=False)
 def deploys(session: nox.Session) -> None:
     """Deploy under load beside `celery`: what is lost, and what runs twice."""
     away = install_wheel(session, "behaviour", *session.posargs)

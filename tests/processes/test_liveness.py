@@ -1,0 +1,108 @@
+"""What the probe says of a worker in trouble, and what `celery inspect ping` says.
+
+`nox -s liveness` runs it, and prints the table.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dev.procfile import ROOT
+from prodserver_celery5.heartbeat import TURN
+from prodserver_celery5.probe import judge
+from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.deployment import Deployment
+from tests.servers import Services
+
+from .test_heartbeat import Heart
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.parametrize("services", ["redis-sqlite"]),
+]
+
+# The loop of a worker hangs when it is told of a task of this name.
+WEDGE = """
+import time
+from celery.signals import task_received
+
+@task_received.connect(weak=False)
+def wedge(request, **kwargs):
+    if request.name.endswith(".write"):
+        time.sleep(600)
+"""
+
+POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
+
+
+@pytest.fixture
+def heart(deployment: Deployment) -> Heart:
+    return Heart(deployment)
+
+
+def ping(heart: Heart) -> str:
+    """What `celery inspect ping` says."""
+    words = ["-A", "prayer_room_api", "inspect", "ping", "--timeout=5"]
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", *words],
+        cwd=ROOT,
+        env=heart.deployment.env,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    return "yes" if done.returncode == 0 else f"no ({done.returncode})"
+
+
+def row(heart: Heart, what: str, *, alive: bool, ready: bool) -> None:
+    """Ask both, print what they say, and see that the probe is right."""
+    found = tuple(judge(str(heart.file), ready=asked)[0] for asked in (False, True))
+    said = ["yes" if answer else "no" for answer in found]
+    print(
+        f"\n{what:36} alive: {said[0]:4} ready: {said[1]:4} ping: {ping(heart)}", end=""
+    )
+    assert found == (alive, ready), heart.said()
+
+
+def start(heart: Heart, pool: str, code: str = "") -> StartedProcess:
+    worker = heart.start("worker", code=code, pool=pool)
+    worker.wait_until_ready(timeout=60)
+    return worker
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_worker_in_trouble(heart: Heart, pool: str, all_services: Services) -> None:
+    worker = start(heart, pool)
+    row(heart, f"{pool}: idle", alive=True, ready=True)
+    heart.send("nap.delay(50)")
+    heart.deployment.wait_for_notes(1)
+    time.sleep(TURN + 5)
+    row(heart, f"{pool}: busy for {TURN + 5:.0f} s", alive=True, ready=True)
+    heart.deployment.wait_for_notes(2, timeout=60)
+    worker.send(signal.SIGSTOP)
+    time.sleep(TURN + 5)
+    row(heart, f"{pool}: stopped by SIGSTOP", alive=False, ready=False)
+    worker.send(signal.SIGCONT)
+    heart.wait_for("alive", ready=True)
+    row(heart, f"{pool}: continued", alive=True, ready=True)
+    all_services.server("redis").pause(
+        lambda: heart.wait_for("alive, but not ready", ready=True)
+    )
+    worker.wait_until_ready(count=2, timeout=60)
+    row(heart, f"{pool}: its broker was away", alive=True, ready=True)
+    worker.kill()
+    row(heart, f"{pool}: killed, the file left", alive=False, ready=False)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_worker_whose_loop_is_wedged(heart: Heart, pool: str) -> None:
+    start(heart, pool, WEDGE)
+    heart.send("write.delay('x')")
+    # Longer than a turn may take, and than the slowest loop sleeps.
+    time.sleep(TURN + 15)
+    row(heart, f"{pool}: its loop is wedged", alive=False, ready=False)
