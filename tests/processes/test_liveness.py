@@ -13,6 +13,7 @@ import time
 import pytest
 
 from dev.procfile import ROOT
+from dev.waiting import wait_until
 from prodserver_celery5.heartbeat import TURN
 from prodserver_celery5.probe import judge
 from prodserver_celery5.pytest_plugin.process import StartedProcess
@@ -84,11 +85,13 @@ def test_a_worker_in_trouble(heart: Heart, pool: str, all_services: Services) ->
     time.sleep(TURN + 5)
     row(heart, f"{pool}: busy for {TURN + 5:.0f} s", alive=True, ready=True)
     heart.deployment.wait_for_notes(2, timeout=60)
+    # A solo pool has allowed itself an hour for the task.
+    wait_until(lambda: heart.record()["silence"] == f"{TURN:.0f}")
     worker.send(signal.SIGSTOP)
     time.sleep(TURN + 5)
     row(heart, f"{pool}: stopped by SIGSTOP", alive=False, ready=False)
     worker.send(signal.SIGCONT)
-    heart.wait_for("alive", ready=True)
+    wait_until(lambda: judge(str(heart.file), ready=True)[0])
     row(heart, f"{pool}: continued", alive=True, ready=True)
     all_services.server("redis").pause(
         lambda: heart.wait_for("alive, but not ready", ready=True)
