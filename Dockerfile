@@ -53,9 +53,9 @@ RUN SECRET_KEY=collectstatic DATA_DIR=/tmp/data python manage.py collectstatic -
 
 # What the worker and beat say of themselves. A web process has no such file, and is asked
 # over HTTP by what routes to it. A start may take a minute before it counts.
-ENV HEARTBEAT_FILE=/tmp/heartbeat
+ENV HEARTBEAT_FOLDER=/tmp
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD test ! -e "$HEARTBEAT_FILE" || python -m prodserver_celery5.probe "$HEARTBEAT_FILE"
+    CMD set -- /tmp/*.heartbeat; test ! -e "$1" || exec python -m prodserver_celery5.probe "$1"
 
 USER app
 

@@ -323,10 +323,11 @@ PRODUCTION_PROCESSES = {
     },
 }
 
-# What a probe reads, where each process has a file system of its own (a container).
-if _heartbeat := env.str("HEARTBEAT_FILE", default=""):
+# What a probe reads. Two workers in one folder would be in each other's way, so that it
+# is for a platform where each has a file system of its own.
+if _folder := env.str("HEARTBEAT_FOLDER", default=""):
     for _name in ("worker", "beat"):
-        PRODUCTION_PROCESSES[_name]["HEARTBEAT_FILE"] = _heartbeat
+        PRODUCTION_PROCESSES[_name]["HEARTBEAT_FILE"] = f"{_folder}/{_name}.heartbeat"
 
 # For a platform that kills: a few seconds less than it gives after SIGTERM.
 if _grace := env.float("WORKER_GRACE_SECONDS", default=None):

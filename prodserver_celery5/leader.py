@@ -46,8 +46,6 @@ _PULSE = 5
 # seconds, so that a database that is away is not asked without pause.
 _PAUSE = 1
 
-_AWAY = "the database of the schedule is away: {}"
-
 
 class Lead:
     """What the service and the scheduler of a beat ask: may we send?
@@ -142,6 +140,21 @@ class Lead:
         # No Exception: whoever swallows those would go on to send.
         raise SystemExit(f"beat cannot start again{reason}")
 
+    def wait_for_database(self, error: Exception) -> NoReturn:
+        """Start anew where the database of the schedule is away.
+
+        Args:
+            error: what the database said.
+
+        Raises:
+            Exception: that error, where it says something else: for SQLite a missing
+                table is operational, too.
+        """
+        if "no such table" in str(error):
+            raise error
+        reason = f"the database of the schedule is away: {error}"
+        self.start_anew(reason, pause=_PAUSE)
+
     def _before_publish(self, **kwargs: Any) -> None:
         # What another thread of the project sends is none of the schedule.
         if threading.get_ident() == self._thread:
@@ -208,7 +221,7 @@ def _led(base: Any, lead: Lead) -> Any:
                 super().start(embedded_process)
             except (InterfaceError, OperationalError) as exc:
                 # While the schedule was read for the first time.
-                lead.start_anew(_AWAY.format(exc), pause=_PAUSE)
+                lead.wait_for_database(exc)
 
         def sync(self) -> None:
             lead.end()
@@ -251,7 +264,7 @@ class _Fenced(Scheduler):  # type: ignore[misc] # as celery has no types
         try:
             interval = super().tick(*args, **kwargs)
         except (InterfaceError, OperationalError) as exc:
-            self.lead.start_anew(_AWAY.format(exc), pause=_PAUSE)
+            self.lead.wait_for_database(exc)
         return min(interval, _PULSE) if interval else interval
 
     def apply_async(

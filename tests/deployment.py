@@ -41,11 +41,15 @@ class Deployment:
         }
 
     def configure(self, code: str) -> None:
-        """Let the settings be the project's own, changed by some code."""
+        """Let the settings be the project's own, changed by some code.
+
+        Without LEADER_LOCK: most tests are about a beat as `celery beat` runs it.
+        """
         self.settings_file.write_text(
             "from prayer_room_api.settings import *\n"
             'CELERY_IMPORTS = ("tests.processes.tasks",)\n'
-            'PRODUCTION_PROCESSES["beat"]["ARGS"]["loglevel"] = "DEBUG"\n' + code
+            'PRODUCTION_PROCESSES["beat"]["ARGS"]["loglevel"] = "DEBUG"\n'
+            'LEADER_LOCK = PRODUCTION_PROCESSES["beat"].pop("LEADER_LOCK")\n' + code
         )
 
     def start(self, name: str, *, command: list[str] | None = None) -> StartedProcess:

@@ -6,6 +6,7 @@ import configparser
 import http.client
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -63,50 +64,55 @@ def test_a_worker_ends_a_few_seconds_before_it_is_killed() -> None:
         assert int(limit) - int(given) > grace.SECONDS_TO_GIVE_BACK
 
 
-def probes() -> list[list[str]]:
-    """Each command that asks a heartbeat, with the file of the process that it asks."""
-    dokku = json.loads((DEPLOY / "dokku/app.json").read_text())["healthchecks"]
+def probes(name: str) -> list[list[str]]:
+    """Each command that asks the heartbeat of a process."""
+    pod = manifests()["Deployment", f"prayer-room-{name}"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert {"name": "HEARTBEAT_FOLDER", "value": "/tmp"} in container["env"]
+    kinds = ("startupProbe", "livenessProbe", "readinessProbe")
     compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["services"]
-    found = []
-    for name in ("worker", "beat"):
-        pod = manifests()["Deployment", f"prayer-room-{name}"]["spec"]["template"]
-        (container,) = pod["spec"]["containers"]
-        files = {v["name"]: v["value"] for v in container["env"]}
-        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
-            command = container[kind]["exec"]["command"]
-            found.append([*command, files["HEARTBEAT_FILE"]])
-        service = compose[name]
-        file = service["environment"]["HEARTBEAT_FILE"]
-        found.append([*service["healthcheck"]["test"][1:], file])
-        # The image sets the variable.
-        found.append([*dokku[name][0]["command"], "/tmp/heartbeat"])
-    return found
+    assert compose[name]["environment"]["HEARTBEAT_FOLDER"] == "/tmp"
+    dokku = json.loads((DEPLOY / "dokku/app.json").read_text())["healthchecks"]
+    return [
+        *(container[kind]["exec"]["command"] for kind in kinds),
+        compose[name]["healthcheck"]["test"][1:],
+        dokku[name][0]["command"],
+    ]
 
 
-def test_a_probe_asks_the_file_that_the_process_writes() -> None:
-    assert "ENV HEARTBEAT_FILE=/tmp/heartbeat" in (ROOT / "Dockerfile").read_text()
-    for python, *words, file in probes():
-        assert (python, words[:2]) == ("python", ["-m", "prodserver_celery5.probe"])
-        assert words[2] == file
-        assert words[3:] in ([], ["--ready"])
+@pytest.mark.parametrize("name", ["worker", "beat"])
+def test_the_probes_say_yes(deployment: Deployment, name: str) -> None:
+    deployment.env["HEARTBEAT_FOLDER"] = str(deployment.folder)
+    deployment.start(name).wait_until_ready()
+    for python, *words in probes(name):
+        assert python == "python"
+        assert words[:3] == ["-m", "prodserver_celery5.probe", f"/tmp/{name}.heartbeat"]
+        words[2] = str(deployment.folder / f"{name}.heartbeat")
+        done = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_probes_say_yes_of_a_worker_and_a_beat(deployment: Deployment) -> None:
-    for name in ("worker", "beat"):
-        deployment.env["HEARTBEAT_FILE"] = str(deployment.folder / name)
-        process = deployment.start(name)
-        process.wait_until_ready()
-        for python, *words, file in probes():
-            assert python == "python"
-            asked = [
-                deployment.env["HEARTBEAT_FILE"] if w == file else w for w in words
-            ]
-            done = subprocess.run(
-                [sys.executable, *asked], cwd=ROOT, capture_output=True, text=True,
-                check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stdout + done.stderr
-        assert process.stop() == 0
+def test_the_image_asks_what_it_finds(deployment: Deployment, tmp_path: Path) -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert "ENV HEARTBEAT_FOLDER=/tmp\n" in text
+    (command,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (.*)$", text, re.MULTILINE)
+    command = command.replace("/tmp/", f"{tmp_path}/").replace("python", sys.executable)
+
+    def healthy() -> bool:
+        return not subprocess.run(
+            ["sh", "-c", command], cwd=ROOT, check=False
+        ).returncode
+
+    assert healthy()  # web has no heartbeat
+    deployment.env["HEARTBEAT_FOLDER"] = str(tmp_path)
+    worker = deployment.start("worker")
+    worker.wait_until_ready()
+    assert healthy()
+    worker.kill()
+    assert not healthy()
 
 
 # What stands in front

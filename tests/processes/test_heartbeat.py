@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import celery
 import psutil
 import pytest
 
@@ -100,6 +101,8 @@ def test_a_worker_from_its_start_to_its_end(
     silence = "3600" if pool == "solo" else "30"
     wait_until(lambda: heart.record()["silence"] == silence)
     assert heart.probe("--ready") == 0
+    if pool == "solo" and celery.VERSION < (5, 3):
+        return  # it ends in the midst of the task, with the command as well
     worker.send(signal.SIGTERM)
     heart.wait_for("alive, but not ready: process", ready=True)
     assert heart.record()["state"] == "stopping"
@@ -201,9 +204,11 @@ def test_a_worker_with_a_deadline_is_alive_until_then(heart: Heart) -> None:
 
 
 def test_a_beat_that_stands_by_until_it_leads(heart: Heart) -> None:
+    code = "PRODUCTION_PROCESSES['beat']['LEADER_LOCK'] = LEADER_LOCK\n"
+    heart.deployment.configure(code)
     leader = heart.deployment.start("beat")
     leader.wait_for("beat: Leading")
-    other = heart.start("beat")
+    other = heart.start("beat", code=code)
     heart.wait_for(f"alive: process {other.pid}, standing by", ready=True)
     assert heart.probe("--ready") == 0
     assert leader.stop() == 0

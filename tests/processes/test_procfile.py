@@ -140,8 +140,10 @@ print(PeriodicTask.objects.get(name="early").total_run_count)
 
 @pytest.mark.parametrize("leads", [True, False], ids=["one leads", "without the key"])
 def test_two_beats_during_a_deploy(deployment: Deployment, leads: bool) -> None:
-    if not leads:
-        deployment.configure("del PRODUCTION_PROCESSES['beat']['LEADER_LOCK']\n")
+    if leads:
+        deployment.configure(
+            "PRODUCTION_PROCESSES['beat']['LEADER_LOCK'] = LEADER_LOCK\n"
+        )
     deployment.shell(SCHEDULE.format(name="early"))
     sending = "Sending due task early"
     old = deployment.start("beat")

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,9 +180,16 @@ def test_a_full_disk_does_not_keep_it_from_beginning(
 
 
 @pytest.fixture
-def received(tmp_path: Path) -> Iterator[socket.socket]:
+def short() -> Iterator[Path]:
+    """A folder whose name is short enough for a socket, wherever TMPDIR is."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def received(short: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(tmp_path / "socket"))
+        receiver.bind(str(short / "socket"))
         receiver.setblocking(False)
         yield receiver
 
@@ -287,12 +295,12 @@ def test_an_abstract_socket() -> None:
 
 
 def test_a_message_that_did_not_arrive_is_sent_again(
-    tmp_path: Path,
+    short: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_EVERY", 0.0)
-    address = str(tmp_path / "later")
+    address = str(short / "later")
     for heartbeat in begin(Notify(address)):
         heartbeat.beat()
         assert len(caplog.messages) == 1

@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from django.core import checks
 from django.core.management import CommandError
-from django.db import ConnectionHandler, connections
+from django.db import ConnectionHandler, OperationalError, connections
 
 from prodserver_celery5 import leader, locks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
@@ -270,3 +270,24 @@ def test_what_is_refused_says_what_to_do(databases: dict[str, Any]) -> None:
     with pytest.raises(RefusedError) as refused:
         lock_of("nowhere", "a")
     assert refused.value.hint == "It has 'default'."
+
+
+def test_a_table_that_is_missing_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ends beat, as it ends `celery beat`; a database that is away does not."""
+    lead = leader.Lead(locks.lock_of("default", "beat"))
+    waited: list[str] = []
+
+    def start_anew(reason: str, pause: float) -> None:
+        waited.append(reason)
+
+    monkeypatch.setattr(lead, "start_anew", start_anew)
+    lead.wait_for_database(OperationalError("server closed the connection"))
+    assert waited == [
+        "the database of the schedule is away: server closed the connection"
+    ]
+    missing = OperationalError("no such table: django_celery_beat_periodictask")
+    with pytest.raises(OperationalError, match="no such table"):
+        lead.wait_for_database(missing)
+    assert len(waited) == 1

@@ -77,6 +77,7 @@ DOCUMENTED = {
     "TIME_ZONE": "Europe/London",
     "WORKER_CONCURRENCY": "4",
     "WORKER_GRACE_SECONDS": "25",
+    "HEARTBEAT_FOLDER": "/tmp",
     "PORT": "8000",
     "WEB_CONCURRENCY": "2",
     "WEB_THREADS": "80",
