@@ -185,7 +185,7 @@ def tests(session: nox.Session) -> None:
                 env={"HYPOTHESIS_EXAMPLES": "10000"},
             )  # fmt: skip
         session.run("coverage", "erase")
-        session.run("coverage", "run", "-m", "pytest", env=env)
+        session.run("coverage", "run", "-m", "pytest", "--durations=30", env=env)
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ ENGINES = {
 
 @pytest.fixture(params=ENGINES)
 def server(request: pytest.FixtureRequest, all_services: Services) -> Any:
-    pytest.importorskip("pymysql").install_as_MySQLdb()
+    if find_spec("MySQLdb") is None:  # mysqlclient, which is Django's own choice
+        pytest.importorskip("pymysql").install_as_MySQLdb()
     return all_services.server(request.param)
 
 
