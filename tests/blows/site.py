@@ -122,8 +122,9 @@ class Site:
         self.broker = stack.enter_context(Relay(redis.port))
         self.inbox = Inbox(redis.port, int(broker.rpartition("/")[2]))
         stack.callback(self.inbox.close)
+        inherited = ("PATH", "COVERAGE_PROCESS_CONFIG")
         self.env = {
-            "PATH": os.environ["PATH"],
+            **{name: os.environ[name] for name in inherited if name in os.environ},
             "HOME": str(folder),
             "DJANGO_SETTINGS_MODULE": "tests.blows.settings",
             "BROKER": broker.replace(f":{redis.port}/", f":{self.broker.port}/"),
