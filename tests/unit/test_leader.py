@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,10 +13,13 @@ from typing import Any
 import pytest
 from celery import Celery
 from django.core import checks
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.management import CommandError
 from django.db import ConnectionHandler, OperationalError, connections
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_beat.schedulers import DatabaseScheduler
 
-from prodserver_celery5 import leader, locks
+from prodserver_celery5 import leader, locks, restart
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
@@ -291,3 +296,97 @@ def test_a_table_that_is_missing_is_not_waited_for(
     with pytest.raises(OperationalError, match="no such table"):
         lead.wait_for_database(missing)
     assert len(waited) == 1
+
+
+# The lead itself
+
+
+@pytest.fixture
+def lead(
+    databases: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> leader.Lead:
+    """One whose process cannot be started again."""
+
+    def again() -> None:
+        raise restart.RestartError("this program cannot be started again")
+
+    monkeypatch.setattr(restart, "again", again)
+    return leader.Lead(lock_of("default", "a"), str(tmp_path / "beat.pid"))
+
+
+def test_a_database_that_turns_out_to_have_no_lock(
+    lead: leader.Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was away at the start, when this is asked first."""
+
+    def acquire() -> bool:
+        raise RefusedError("a pooler stands before this server.", "Name another alias.")
+
+    monkeypatch.setattr(lead.lock, "acquire", acquire)
+    with pytest.raises(SystemExit) as ended:
+        lead.gain()
+    assert ended.value.code == (
+        "beat cannot lead: a pooler stands before this server. Name another alias."
+    )
+
+
+def test_a_beat_that_is_ending_neither_leads_nor_starts_again(
+    lead: leader.Lead,
+) -> None:
+    lead.end()
+    for act in (lead.gain, lambda: lead.start_anew("the lock is lost")):
+        with pytest.raises(SystemExit) as ended:
+            act()
+        assert ended.value.code is None
+    assert not lead.lock.is_held()
+
+
+@pytest.mark.parametrize(
+    ("written", "is_left"), [(f"{os.getpid()}\n", False), ("1\n", True), ("?", True)]
+)
+def test_a_beat_that_cannot_start_again_gives_the_lock_back_and_says_why(
+    lead: leader.Lead, tmp_path: Path, written: str, is_left: bool
+) -> None:
+    pidfile = tmp_path / "beat.pid"
+    pidfile.write_text(written)
+    assert lead.lock.acquire()
+    with pytest.raises(SystemExit) as ended:
+        lead.start_anew("the lock is lost")
+    assert ended.value.code == (
+        "beat cannot start again: this program cannot be started again"
+    )
+    assert pidfile.exists() is is_left
+    assert lock_of("default", "a").acquire()
+
+
+def test_a_beat_that_hangs_lets_another_one_lead(
+    lead: leader.Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    monkeypatch.setattr(lead, "start_anew", reasons.append)
+    assert lead.lock.acquire()
+    lead._held_at = time.monotonic() - 60
+    lead._watch()
+    assert reasons == ["it has not come round for 35 s"]
+    # While it ends it may take as long as it needs.
+    lead.hold()
+    lead.end()
+    lead._watch()
+    assert len(reasons) == 1
+
+
+@pytest.mark.django_db
+def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
+    lead: leader.Lead, beat: dict[str, Any]
+) -> None:
+    """Celery logs the error, and beat goes on: nothing is wrong with the lead."""
+    every = IntervalSchedule.objects.create(every=1, period="seconds")
+    task = PeriodicTask.objects.create(name="gone", task="gone", interval=every)
+    assert lead.lock.acquire()
+    kind = leader._fenced(DatabaseScheduler, lead)
+    scheduler = kind(app=Entry("beat", beat).app, lazy=True)
+    entry = scheduler.schedule["gone"]
+    task.delete()
+    with pytest.raises(ObjectDoesNotExist):
+        scheduler.apply_async(entry)
+    assert lead.lock.is_held()
