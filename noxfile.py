@@ -191,10 +191,10 @@ def tests(session: nox.Session) -> None:
 
 
 def smoke(session: nox.Session) -> None:
-    """Run one start, task and stop, on what needs no service."""
+    """Run one start, task and stop without a service, and one lost broker."""
     session.run(
-        "python", "-m", "pytest", "-q", "-m", "smoke", "-k", "filesystem",
-        "tests/processes",
+        "python", "-m", "pytest", "-q", "-m", "smoke",
+        "-k", "filesystem or broker_goes_away", "tests/processes",
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def heart(deployment: Deployment) -> Heart:
 @pytest.mark.parametrize(
     ("pool", "services"),
     [
-        pytest.param("prefork", "filesystem-sqlite", marks=pytest.mark.smoke),
+        ("prefork", "filesystem-sqlite"),
         ("solo", "filesystem-sqlite"),
         *(
             (pool, "redis-sqlite")
@@ -155,7 +155,9 @@ def test_a_beat_from_its_start_to_its_end(heart: Heart, interval: int) -> None:
 
 
 @pytest.mark.parametrize("services", ["redis-sqlite"])
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@pytest.mark.parametrize(
+    "pool", [pytest.param("prefork", marks=pytest.mark.smoke), "gevent"]
+)
 def test_a_worker_whose_broker_goes_away_and_comes_back(
     heart: Heart, pool: str, all_services: Services
 ) -> None:
@@ -175,6 +177,8 @@ def test_a_worker_whose_broker_goes_away_and_comes_back(
     worker.wait_until_ready(count=2)
     assert heart.probe("--ready") == 0
     assert worker.stop() == 0
+    assert "STOPPING=1" in worker.notified
+    assert not heart.file.exists()
 
 
 @pytest.mark.parametrize("services", ["redis-sqlite"])
