@@ -23,7 +23,7 @@ from dev.procfile import ROOT
 from tests.servers import Redis
 
 from . import report
-from .measure import Run, available
+from .measure import QUESTIONS, Run, available
 from .projects import PROJECTS, Project
 
 RESULTS = ROOT / "docs" / "benchmarks.json"
@@ -37,6 +37,9 @@ PACKAGES = (
     "django-celery-beat",
     "gevent",
 )
+
+# Ours, with a key of the entry and without it.
+PAIR = ["with", "without"]
 
 Values = dict[str, dict[str, list[float]]]
 
@@ -149,9 +152,55 @@ class Benchmark:
                 for name, value in found.items():
                     self._keep(f"{project.name} beat {count} {name}", contender, value)
 
-    def _turns(self, rounds: int) -> Iterator[str]:
+    def keys(self, project: Project) -> None:
+        """A worker and a beat with a key of the entry, and without."""
+        if project.name != "small":
+            return
+        heartbeat = {"HEARTBEAT_FILE": str(project.folder / "heartbeat")}
+        workers = (heartbeat, {"GRACE_SECONDS": 25})
+        for keys in workers:
+            args = {"concurrency": 2}
+            name = f"key {next(iter(keys))}"
+            for contender in self._turns(5 * self.rounds, PAIR):
+                with self._start(contender, "worker", project, args, keys=keys) as run:
+                    self._keep(f"{name} ready", contender, run.ready()["ready"])
+            args["loglevel"] = "WARNING"
+            with ExitStack() as stack:
+                runs = {
+                    contender: stack.enter_context(
+                        self._start(contender, "worker", project, args, keys=keys)
+                    )
+                    for contender in PAIR
+                }
+                for run in runs.values():
+                    run.work("nothing", 2000)
+                for contender in self._turns(5 * self.rounds, PAIR):
+                    seconds = runs[contender].work("nothing", 2000)
+                    self._keep(f"{name} throughput", contender, 2000 / seconds)
+        project.schedule(10)
+        args = {"scheduler": "django_celery_beat.schedulers:DatabaseScheduler"}
+        for keys in (heartbeat, {"LEADER_LOCK": "default"}):
+            name = f"key {next(iter(keys))}"
+            for contender in self._turns(5 * self.rounds, PAIR):
+                with self._start(contender, "beat", project, args, keys=keys) as run:
+                    self._keep(f"{name} first", contender, run.first_message())
+
+    def probe(self, project: Project) -> None:
+        """What it costs to ask a worker whether it is alive."""
+        if project.name != "small":
+            return
+        file = str(project.folder / "heartbeat")
+        keys = {"HEARTBEAT_FILE": file}
+        with self._start("with", "worker", project, {}, keys=keys) as run:
+            run.ready()
+            for question in self._turns(5 * self.rounds, list(QUESTIONS)):
+                words = [file] if question == "probe" else []
+                for name, value in run.ask(question, *words).items():
+                    self._keep(f"probe {name}", question, value)
+
+    def _turns(self, rounds: int, contenders: list[str] | None = None) -> Iterator[str]:
         """Each contender once in a round, and no one always first."""
-        contenders = available()
+        contenders = contenders or available()
         for _ in range(rounds):
             self._turn += 1
             cut = self._turn % len(contenders)
@@ -164,10 +213,15 @@ class Benchmark:
         project: Project,
         args: dict[str, Any],
         results: bool = False,
+        keys: dict[str, Any] | None = None,
     ) -> Run:
         database = int(self.redis.url().rpartition("/")[2])
         print(".", end="", flush=True)
-        return Run(contender, program, project, args, database, results=results)
+        if contender == "without":
+            keys = None
+        return Run(
+            contender, program, project, args, database, results=results, keys=keys
+        )
 
     def _keep(self, name: str, contender: str, value: float) -> None:
         self.values.setdefault(name, {}).setdefault(contender, []).append(
@@ -203,7 +257,7 @@ def redis_version() -> str:
 def main() -> None:
     """Measure, keep the values, and write what the documentation shows."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("prefork", "replaced", "throughput", "gevent", "beat")
+    parts = ("prefork", "replaced", "throughput", "gevent", "beat", "keys", "probe")
     parser.add_argument("--quick", action="store_true", help="few runs")
     parser.add_argument("--rounds", type=int, help="turns of each; 3, or 2 if quick")
     parser.add_argument("--part", action="append", choices=parts)

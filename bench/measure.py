@@ -1,3 +1,4 @@
+# ruff: noqa: S603 - it starts programs
 """One start of a worker or beat, and what can be read from it."""
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ import os
 import re
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,10 +23,18 @@ from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 from .projects import Project
 
-__all__ = ("CONTENDERS", "Run", "available")
+__all__ = ("CONTENDERS", "QUESTIONS", "Run", "available")
 
 # "own" is the backend of django-prodserver 3 itself.
 CONTENDERS = ("celery", "own", "ours")
+
+# What a platform may run to ask whether a worker is alive, beside a Python that does
+# nothing.
+QUESTIONS = {
+    "pass": ["-c", "pass"],
+    "probe": ["-m", "prodserver_celery5.probe"],
+    "ping": ["-m", "celery", "--app=prayer_room_api", "inspect", "ping"],
+}
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -47,6 +57,7 @@ class Run:
         args: long options and their values.
         database: of Redis, for this run alone.
         results: whether it keeps results, in the same database.
+        keys: of the entry, beside BACKEND, APP and ARGS.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class Run:
         database: int,
         *,
         results: bool = False,
+        keys: dict[str, Any] | None = None,
     ) -> None:
         self.project = project
         self.database = database
@@ -77,6 +89,7 @@ class Run:
             words = ["manage.py", "worker", f"own-{program}"]
         else:
             env["BENCH_ARGS"] = json.dumps(args)
+            env["BENCH_KEYS"] = json.dumps(keys or {})
             words = ["manage.py", "prodserver", program]
         self.log = project.folder / f"{contender}-{program}-{database}.log"
         self.log.unlink(missing_ok=True)
@@ -117,6 +130,21 @@ class Run:
                 late.append(now - before - 1)
             before = now
         return late
+
+    def ask(self, question: str, *words: str) -> dict[str, float]:
+        """Run one of `QUESTIONS`, and tell the seconds that it takes."""
+        began = time.perf_counter()
+        asking = subprocess.Popen(
+            [sys.executable, *QUESTIONS[question], *words],
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            env={**self.project.env, "REDIS_URL": self.url},
+        )
+        _, asking.returncode, used = os.wait4(asking.pid, 0)
+        found = {"wall": time.perf_counter() - began}
+        if asking.returncode:
+            raise RuntimeError(f"the {question} says that the worker is not alive")
+        return found | {"cpu": used.ru_utime + used.ru_stime}
 
     def work(self, task: str, count: int) -> float:
         """Put messages into the queue at once, and tell the seconds that they take."""

@@ -52,6 +52,7 @@ if "allauth" in INSTALLED_APPS:
 CELERY_IMPORTS = ("bench.tasks",)
 CELERY_RESULT_BACKEND = os.environ.get("BENCH_RESULTS") or None
 _args = json.loads(os.environ.get("BENCH_ARGS", "{{}}"))
+_keys = json.loads(os.environ.get("BENCH_KEYS", "{{}}"))
 PRODUCTION_PROCESSES = {{}}
 for _program in ("Worker", "Beat"):
     _name = _program.lower()
@@ -59,6 +60,7 @@ for _program in ("Worker", "Beat"):
         "BACKEND": f"prodserver_celery5.backends.Celery{{_program}}",
         "APP": "prayer_room_api",
         "ARGS": _args,
+        **_keys,
     }}
     PRODUCTION_PROCESSES[f"own-{{_name}}"] = {{
         "BACKEND": f"django_prodserver.backends.workers.celery.Celery{{_program}}",

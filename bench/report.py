@@ -15,6 +15,11 @@ NAMES = {
     "celery": "`celery`",
     "own": "django-prodserver's own",
     "ours": "prodserver-celery5",
+    "without": "without the key",
+    "with": "with the key",
+    "pass": "`python -c pass`",
+    "probe": "the probe",
+    "ping": "`celery inspect ping`",
 }
 # Legible on a light and on a dark background.
 COLOURS = {"celery": "#d9772b", "own": "#8b8f97", "ours": "#2f81f7"}
@@ -41,11 +46,11 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
     """Write each table, by its title."""
     values = known["values"]
     made = {"machine": _machine(known["machine"])}
+    made |= _peak(values)
     for project in ("small", "larger"):
         for kind, unit, title in (
             ("ready", "s", "Time to ready"),
             ("cpu", "s", "CPU to ready"),
-            ("peak", "MiB", "Parent, peak"),
             ("pss", "MiB", "Whole worker, PSS after 2,000 tasks"),
             ("private", "MiB", "A child, private"),
             ("pss with queries", "MiB", "Whole worker, PSS after queries"),
@@ -102,6 +107,24 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
         }
         # A ratio of a few milliseconds would say nothing.
         made |= _table(f"beat: {title}", unit, rows, ratio=unit != "ms")
+    for kind, unit, title in (
+        ("ready", "s", "time to ready"),
+        ("throughput", "", "tasks per second"),
+        ("first", "s", "beat's first message"),
+    ):
+        rows = {
+            f"`{key}`": found
+            for key in ("HEARTBEAT_FILE", "GRACE_SECONDS", "LEADER_LOCK")
+            if (found := values.get(f"key {key} {kind}"))
+        }
+        pair = ("with", "without")
+        made |= _table(f"key: {title}", unit, rows, pair=pair, paired=True)
+    rows = {
+        label: found
+        for kind, label in (("cpu", "CPU"), ("wall", "time"))
+        if (found := values.get(f"probe {kind}"))
+    }
+    made |= _table("probe", "s", rows, pair=("probe", "pass"))
     return made
 
 
@@ -131,20 +154,44 @@ def _machine(found: dict[str, str]) -> str:
     return "".join(f"- {name}: {value}\n" for name, value in found.items())
 
 
+def _peak(values: dict[str, Any]) -> dict[str, str]:
+    """One sentence, for the number of children changes nothing."""
+    said = []
+    for project in ("small", "larger"):
+        kind = f"{project} prefork \\d+ peak"
+        found = [values[key] for key in values if re.fullmatch(kind, key)]
+        peaks = {
+            name: statistics.median(v for runs in found for v in runs.get(name, []))
+            for name in ("celery", "ours")
+            if found
+        }
+        if peaks:
+            ratio = peaks["ours"] / peaks["celery"]
+            said.append(
+                f"{_number(peaks['ours'])} MiB against {_number(peaks['celery'])} MiB"
+                f" ({ratio:.2f}) in the {project} project"
+            )
+    if not said:
+        return {}
+    sentence = "The parent's peak is the same for any number of children"
+    return {"peak": f"{sentence}: {' and '.join(said)}.\n"}
+
+
 def _table(
     title: str,
     unit: str,
     rows: dict[str, dict[str, list[float]]],
     *,
+    pair: tuple[str, str] = ("ours", "celery"),
     paired: bool = False,
     ratio: bool = True,
 ) -> dict[str, str]:
-    """One table: a row each, the contenders' medians, and the ratio of ours."""
+    """One table: a row each, the contenders' medians, and the ratio of a pair."""
     if not rows:
         return {}
     present = [name for name in NAMES if any(name in found for found in rows.values())]
     heads = ["", *(NAMES[name] for name in present)]
-    heads += ["ratio to `celery`"] * ratio + ["95 % interval"] * paired
+    heads += [f"ratio to {NAMES[pair[1]]}"] * ratio + ["95 % interval"] * paired
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for label, found in rows.items():
         scale = 1000 if unit == "ms" else 1
@@ -154,18 +201,19 @@ def _table(
             for name in present
         ]
         if ratio:
-            cells.append(f"**{medians['ours'] / medians['celery']:.2f}**")
+            cells.append(f"**{medians[pair[0]] / medians[pair[1]]:.2f}**")
         if paired:
-            low, high = interval(found["ours"], found["celery"])
+            low, high = interval(found[pair[0]], found[pair[1]])
             cells.append(f"{low:.3f} to {high:.3f}")
         lines.append([label, *cells])
     return {title: "".join(f"| {' | '.join(line)} |\n" for line in lines)}
 
 
 def _number(value: float) -> str:
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    """As precise as three rounds allow."""
+    size = abs(value)
+    digits = next((n for n in range(3) if size >= 10 / 10**n), 3)
+    return f"{value:,.{digits}f}"
 
 
 # Plots
@@ -186,8 +234,8 @@ def _plot(values: dict[str, Any], kind: str, title: str) -> str:
                 series.setdefault(name, {})[children] = statistics.median(numbers)
         panels.append(_panel(project, series, LEFT + index * (width + GAP), width))
     legend, x = [], float(LEFT)
-    for name, label in NAMES.items():
-        text = label.replace("`", "")
+    for name in COLOURS:
+        text = NAMES[name].replace("`", "")
         legend.append(
             f'<rect x="{x:.0f}" y="34" width="18" height="4" fill="{COLOURS[name]}"/>'
             f'<text x="{x + 24:.0f}" y="41">{text}</text>'
@@ -244,7 +292,7 @@ def _lines(
     y: Callable[[float], float],
 ) -> list[str]:
     drawn = []
-    for name in NAMES:
+    for name in COLOURS:
         points = series.get(name, {})
         path = " ".join(f"{x(n):.1f},{y(value):.1f}" for n, value in points.items())
         # It often lies on that of `celery`.
