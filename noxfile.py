@@ -258,6 +258,10 @@ def blows(session: nox.Session) -> None:
             "python", "-m", "tests.blows", "--database", database,
             "--blows", str(count),
         )  # fmt: skip
+    session.run(
+        "python", "-m", "tests.blows", "--blows", "100",
+        "--kind", "SIGKILL before it sends", "--kind", "SIGKILL once it has sent",
+    )  # fmt: skip
 
 
 @nox.session(default=False)

@@ -33,6 +33,8 @@ KINDS = {
     "SIGTERM": BOUND,
     "SIGKILL": BOUND,
     "SIGSTOP, short": BOUND,
+    "SIGKILL before it sends": BOUND,
+    "SIGKILL once it has sent": BOUND,
     "broker away": BOUND,
     "connection ended": BOUND,
     "server restarted": BOUND,
@@ -40,7 +42,7 @@ KINDS = {
     "network silent": LEASE + BOUND,
 }
 # A file's lock has no lease, and no server.
-KINDS_OF_SQLITE = ("SIGTERM", "SIGKILL", "SIGSTOP, short", "broker away")
+KINDS_OF_SQLITE = tuple(KINDS)[:6]
 
 
 class Ring:
@@ -90,6 +92,11 @@ class Ring:
             assert beat.stop() == 0, beat.output
         elif kind == "SIGKILL":
             beat.kill()
+        elif kind.startswith("SIGKILL "):
+            moment = "before" if "before" in kind else "after"
+            (self.site.folder / f"die {moment}").touch()
+            wait_until(lambda: beat.popen.poll() is not None)
+            begin = time.time()
         elif kind == "SIGSTOP, short":
             beat.send(signal.SIGSTOP)
             time.sleep(self.chance.uniform(1, LEASE / 3))
@@ -173,11 +180,13 @@ def main() -> int:
     databases = ("postgresql", "mariadb", "sqlite")
     parser.add_argument("--database", choices=databases, default="postgresql")
     parser.add_argument("--blows", type=int, default=60)
+    parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     print(f"{options.database}, seed {options.seed}", flush=True)
     chance = random.Random(options.seed)
     names = KINDS_OF_SQLITE if options.database == "sqlite" else tuple(KINDS)
+    names = tuple(options.kind or names)
     # Each kind as often as any other, in any order.
     kinds = (list(names) * options.blows)[: options.blows]
     chance.shuffle(kinds)

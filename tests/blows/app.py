@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,18 @@ app.conf.update(
 )
 
 
-def die(**kwargs: Any) -> None:
+def die(moment: str, **kwargs: Any) -> None:
     """End at once, if the file that asks for it is there, and take that away."""
     try:
-        Path(os.environ["HOME"], "die").unlink()
+        Path(os.environ["HOME"], f"die {moment}").unlink()
     except FileNotFoundError:
         return
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-if moment := os.environ.get("DIE"):
-    getattr(signals, f"{moment}_task_publish").connect(die)
+for moment in ("before", "after"):
+    publish = getattr(signals, f"{moment}_task_publish")
+    publish.connect(partial(die, moment), weak=False)
 
 if "SHOW_MODULES" in os.environ:
     signals.beat_init.connect(

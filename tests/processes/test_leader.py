@@ -228,14 +228,14 @@ def test_a_run_that_cannot_be_saved_is_not_sent(make: Any) -> None:
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_leader_that_is_killed_around_a_message(make: Any, moment: str) -> None:
     site = make("sqlite")
-    beats = [site.start(f"beat{number}", DIE=moment) for number in range(2)]
+    beats = [site.start(f"beat{number}") for number in range(2)]
     for number in range(2, 5):
         site.inbox.wait_for(number)
-        (site.folder / "die").touch()
+        (site.folder / f"die {moment}").touch()
         wait_until_one_has_ended(beats)
         beats = [beat for beat in beats if beat.popen.poll() is None]
         site.inbox.wait_for_one(time.time())
-        beats.append(site.start(f"beat{number}", DIE=moment))
+        beats.append(site.start(f"beat{number}"))
     for beat in beats:
         beat.kill()
     assert not wrongs(site.inbox.messages, site.runs())
