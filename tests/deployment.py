@@ -12,7 +12,7 @@ from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin import ProdserverFixture
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-__all__ = ("Deployment", "wait_until")
+__all__ = ("Deployment", "stop_asleep", "wait_until")
 
 # What would make the processes of a test differ from one machine to another.
 INHERITED = ("LANG", "PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
@@ -87,3 +87,13 @@ class Deployment:
 
     def wait_for_notes(self, count: int, timeout: float = 20) -> list[str]:
         return wait_until(lambda: len(n := self.notes()) >= count and n, timeout)
+
+
+def stop_asleep(beat: StartedProcess) -> int:
+    """End a beat that sends each second, while it sleeps, and return its status.
+
+    A SIGTERM that reaches it while it sends can be lost, as with `celery beat`.
+    """
+    sleeps = "beat: Waking up"
+    beat.wait_for(sleeps, count=beat.output.count(sleeps) + 1)
+    return beat.stop()

@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 
 from dev.procfile import commands, free_port
-from tests.deployment import Deployment, wait_until
+from tests.deployment import Deployment, stop_asleep, wait_until
 
 pytestmark = pytest.mark.parametrize(
     "services", ["filesystem-sqlite", "redis-postgresql", "rabbitmq-sqlite"]
@@ -114,7 +114,7 @@ def test_beat_sends_what_is_due_and_follows_the_database(
         "print(*PeriodicTask.objects.values_list('name', flat=True))"
     )
     assert "celery.backend_cleanup" in names.split()
-    assert beat.stop() == 0
+    assert stop_asleep(beat) == 0
 
 
 MESSAGES = """
@@ -153,10 +153,10 @@ def test_two_beats_during_a_deploy(deployment: Deployment, leads: bool) -> None:
     before = old.output.count(sending)
     old.wait_for(sending, count=before + 4)
     overlap = new.output.count(sending)
-    assert old.stop() == 0
+    assert stop_asleep(old) == 0
     after = new.output.count(sending)
     new.wait_for(sending, count=after + 2)
-    assert new.stop() == 0
+    assert stop_asleep(new) == 0
     messages = int(deployment.shell(MESSAGES))
     # The last of each may have been ended on its way.
     assert messages >= sum(beat.output.count(sending) for beat in (old, new)) - 2
