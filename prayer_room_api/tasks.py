@@ -37,7 +37,7 @@ def send_user_digest(self: Task, frequency: str) -> int:
     """Tell people of responses to their own requests, "daily" or "weekly"."""
     if frequency not in digests.WINDOWS:
         accepted = " or ".join(f'"{each}"' for each in digests.WINDOWS)
-        raise ValueError(f"frequency is {frequency!r}; it has to be {accepted}.")
+        raise ValueError(f"frequency is {frequency!r}; it must be {accepted}.")
     digest = Digest(frequency)
     return _send(self, digest, lambda: digests.due_to_users(digest))
 
@@ -57,7 +57,7 @@ def _send(
     if outcome.failed:
         raise task.retry(
             exc=DigestIncompleteError(
-                f"{outcome.failed} of the {digest} digest failed"
+                f"{outcome.failed} emails of the {digest} digest failed"
             ),
             countdown=min(FIRST_RETRY * 2**task.request.retries, LONGEST_RETRY),
         )
