@@ -8,9 +8,9 @@ from .models import Digest
 
 logger = logging.getLogger(__name__)
 
-# Acknowledged when done, so that a broker delivers a digest again whose worker died;
-# the email log sees to it that nobody receives it twice. (The file-system broker keeps
-# nothing that a killed worker held.) The results go nowhere but into the log.
+# Acknowledged when done, so that the broker redelivers a digest if its worker dies; the
+# email log makes sure that nobody receives it twice. (The file-system broker keeps
+# nothing that a killed worker held.) The results only go into the log.
 DIGEST = {
     "bind": True,
     "acks_late": True,
