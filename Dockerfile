@@ -9,11 +9,11 @@
 # The second line is the release: once for each version, before its processes start,
 # and never as part of one of them. `env` has SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL,
 # RABBITMQ_URL or REDIS_URL, EMAIL_URL, and TRUSTED_PROXIES=1 behind a proxy, which the
-# internet wants in front of the third line. `docker stop` kills after 10 seconds; the
+# third line needs in front of it on the internet. `docker stop` kills after 10 seconds; the
 # --stop-timeout gives the worker's tasks longer than that to finish.
 #
-# On Dokku and its like the commands come from the Procfile. There is no EXPOSE on
-# purpose: with it Dokku publishes that port instead of 80, without it it sets PORT.
+# On Dokku and the like, the commands come from the Procfile. EXPOSE is left out on
+# purpose: with it Dokku publishes that port instead of 80; without it, Dokku sets PORT.
 
 ARG BASE=python:3.13-slim
 
@@ -23,7 +23,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # Dependency groups need pip 25.1; a venv comes with the pip of its Python's release.
 RUN python -m venv /venv && /venv/bin/pip install --quiet --upgrade pip
 
-# What others wrote comes first, so that a change of the code does not install it again.
+# Dependencies come first, so that a code change does not install them again.
 WORKDIR /build
 COPY pyproject.toml ./
 # Another Celery: --build-arg CELERY="celery[redis]==5.4.*"
@@ -38,8 +38,8 @@ FROM ${BASE}
 
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/data
 
-# Without DATABASE_URL or a broker's URL the data is in /data, for a volume. All else
-# belongs to root and is read only to the processes.
+# Without DATABASE_URL or a broker URL the data is in /data, for a volume. Everything else
+# belongs to root and is read-only to the processes.
 RUN useradd --system --user-group --uid 1000 --home-dir /data --shell /usr/sbin/nologin app \
     && install --directory --owner app --group app /data
 COPY --from=build /venv /venv
@@ -47,19 +47,19 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY manage.py Procfile ./
 COPY prayer_room_api prayer_room_api
-# The key is needed to start, for nothing else, and stays here.
+# The key is needed only to start, and does not leave this step.
 RUN SECRET_KEY=collectstatic DATA_DIR=/tmp/data python manage.py collectstatic --noinput \
     && rm -r /tmp/data
 
-# What the worker and beat say of themselves. A web process has no such file, and is asked
-# over HTTP by what routes to it. A start may take a minute before it counts.
+# The worker and beat report here. A web process has no such file: whatever routes to it
+# asks it over HTTP. A start may take a minute before the check counts.
 ENV HEARTBEAT_FOLDER=/tmp
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
     CMD set -- /tmp/*.heartbeat; test ! -e "$1" || exec python -m prodserver_celery5.probe "$1"
 
 USER app
 
-# Lists, not strings: a shell in between would keep SIGTERM to itself. It has to reach
-# the main process alone, which is what `docker stop` does.
+# Lists, not strings: a shell in between would keep SIGTERM to itself. SIGTERM must reach
+# the main process alone, and `docker stop` sends it there.
 STOPSIGNAL SIGTERM
 CMD ["python", "manage.py", "prodserver", "web"]

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["nox"]
 # ///
-"""Everything a person runs. `nox -l` lists it."""
+"""Everything you run by hand. `nox -l` lists it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "tests"]
-# Without uv, as a newcomer's `pip install nox` has it, nox makes what it always made.
+# Without uv, as after a newcomer's `pip install nox`, nox uses virtualenv as before.
 nox.options.default_venv_backend = "uv|virtualenv"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
-# A new minor of Celery is added here, and nowhere else.
+# Add a new Celery minor here, and nowhere else.
 CELERIES = ("5.0", "5.1", "5.2", "5.3", "5.4", "5.5", "5.6", "5.7")
 PRODSERVERS = ("2.2", "2.4", "3.0")
 DJANGOS = ("4.2", "5.2", "6.0", "6.1")
 
 
 def is_installed(python: str) -> bool:
-    """Whether the machine has that Python; a command of pyenv may be there in vain."""
+    """Whether the machine has that Python; a pyenv shim alone does not count."""
     path = shutil.which(f"python{python}")
     return (
         path is not None
@@ -40,23 +40,23 @@ def is_installed(python: str) -> bool:
     )
 
 
-# The classifiers have those that were run; 3.14 is run where there is one.
+# The classifiers have those that were tested; 3.14 is tested if it is installed.
 PYTHONS = tuple(filter(is_installed, [*nox.project.python_versions(PYPROJECT), "3.14"]))
 
 
 def is_installable(celery: str, django: str, python: str) -> bool:
-    """Whether there is such an environment."""
+    """Whether such an environment can be installed."""
     minor = int(python.partition(".")[2])
     return not (
-        # They use logging._acquireLock, which Python 3.13 has no more.
+        # They use logging._acquireLock, which Python 3.13 no longer has.
         (celery in ("5.0", "5.1") and minor >= 13)
-        # Its beat asks for entry points as Python 3.12 no longer gives them.
+        # Its beat reads entry points in a way that Python 3.12 no longer supports.
         or (celery == "5.2" and minor >= 12)
         # What Django's release notes name.
         or (django == "4.2" and minor >= 13)
         or (django in ("6.0", "6.1") and minor < 12)
-        # django-celery-beat 2.9 excludes it, and 2.1, to which that leads, has a
-        # scheduler that runs on Celery 5.0 and 5.1 alone.
+        # django-celery-beat 2.9 excludes it, so 2.1 is installed, and its scheduler
+        # runs only on Celery 5.0 and 5.1.
         or (django == "6.1" and celery not in ("5.0", "5.1"))
     )
 
@@ -64,8 +64,8 @@ def is_installable(celery: str, django: str, python: str) -> bool:
 def combinations() -> Iterator[Any]:
     """Yield each Celery with each django-prodserver; with `--full`, with everything.
 
-    Over the pairs, Django and Python take turns, so that each occurs. The first and
-    the last of all are the lowest and the newest, on which the whole suite is run.
+    Django and Python take turns over the pairs, so that each occurs. The first and the
+    last are the lowest and the newest, which run the whole suite.
     """
     pairs = [
         (celery, prodserver, environments)
@@ -97,13 +97,13 @@ def combinations() -> Iterator[Any]:
 
 
 def install(session: nox.Session, group: str, *requirements: str) -> None:
-    """Install the package, what a dependency group has, and further requirements."""
+    """Install the package, a dependency group, and further requirements."""
     groups = nox.project.dependency_groups(PYPROJECT, group)
     session.install("-e.", *groups, *requirements)
 
 
 def unpack_prodservers(session: nox.Session) -> Path:
-    """Unpack each django-prodserver that is supported, beside the one installed."""
+    """Unpack each supported django-prodserver, beside the installed one."""
     folder = Path(session.create_tmp(), "django-prodserver").resolve()
     for version in ("2.2.0", "2.3.0", "2.4.0", "3.0.0"):
         if not (folder / version).exists():
@@ -116,7 +116,7 @@ def unpack_prodservers(session: nox.Session) -> Path:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show the whole of it at work, in under a minute, without any service."""
+    """Show it all working, in under a minute, without any service."""
     install(session, "dev", *session.posargs)
     session.run("python", "-m", "dev.demo")
 
@@ -125,7 +125,7 @@ def demo(session: nox.Session) -> None:
 def serve(session: nox.Session) -> None:
     """Run the Procfile's web, worker and beat until Ctrl-C."""
     install(session, "dev", *session.posargs)
-    # nox would kill them within half a second of Ctrl-C: tasks are to be finished.
+    # nox would kill them within half a second of Ctrl-C; let tasks finish.
     session.run(
         "python", "-m", "dev.serve",
         env={"DEBUG": "on"}, interrupt_timeout=60, terminate_timeout=60,
@@ -142,7 +142,7 @@ def manage(session: nox.Session) -> None:
 def install_wheel(
     session: nox.Session, group: str, *requirements: str, lowest: bool = False
 ) -> Path:
-    """Install the built package, and return a folder with all but its source."""
+    """Install the built package; return a folder with everything but its source."""
     folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder / "dist", ignore_errors=True)
     session.run_install(
@@ -154,7 +154,7 @@ def install_wheel(
         session.install(
             "--resolution=lowest-direct", *PYPROJECT["project"]["dependencies"]
         )
-    # What is installed and allowed stays.
+    # Whatever is installed and allowed stays.
     session.install(
         str(wheel), *nox.project.dependency_groups(PYPROJECT, group), *requirements
     )
@@ -191,7 +191,7 @@ def tests(session: nox.Session) -> None:
 
 
 def smoke(session: nox.Session) -> None:
-    """Run one start, task and stop without a service, and one lost broker."""
+    """Run one start, task and stop without a service, and lose one broker."""
     session.run(
         "python", "-m", "pytest", "-q", "-m", "smoke",
         "-k", "filesystem or broker_goes_away", "tests/processes",
@@ -208,7 +208,7 @@ def matrix(
         session, "behaviour" if whole else "tests",
         f"celery~={celery}.0", f"django-prodserver~={prodserver}.0",
         f"django~={django}.0",
-        # Their `celery` command, with which ours is compared, imports pkg_resources.
+        # Their `celery` command, which ours is compared with, imports pkg_resources.
         *(["setuptools<81"] if celery in ("5.0", "5.1") else []),
     )  # fmt: skip
     env = {"PRODSERVER_VERSIONS": str(unpack_prodservers(session))} if whole else {}
@@ -220,7 +220,7 @@ def matrix(
         words = [arg for arg in session.posargs if arg != "--full"]
         session.run(
             "python", "-m", "pytest", "tests/unit", "tests/processes",
-            # Agents see nothing of the versions that differ here.
+            # APM agents do not depend on the versions that differ here.
             "tests/behaviour", "--ignore=tests/behaviour/test_agents.py", *words,
             env=env,
         )  # fmt: skip
@@ -229,8 +229,8 @@ def matrix(
 @nox.session(venv_backend="uv", python=PYTHONS[:1], default=False)
 def minimums(session: nox.Session) -> None:
     """Run the tests on the lowest versions that the metadata allows."""
-    # Celery 5.0 imports pkg_resources to look for schedulers, and says nothing of the
-    # click that it is written for, which is 7.
+    # Celery 5.0 imports pkg_resources to look for schedulers, and does not declare that
+    # it is written for click 7.
     away = install_wheel(session, "tests", "setuptools<81", "click<8", lowest=True)
     with session.chdir(away):
         session.run(
@@ -248,7 +248,7 @@ def prereleases(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def blows(session: nox.Session) -> None:
-    """Strike the leader of three beats, at random, and count what is sent."""
+    """Strike the leader of three beats at random, and count what is sent."""
     install(session, "tests")
     if session.posargs:
         session.run("python", "-m", "tests.blows", *session.posargs)
@@ -268,7 +268,7 @@ def blows(session: nox.Session) -> None:
 def docker(session: nox.Session) -> None:
     """Run the worker and beat in containers, with pytest-celery's brokers."""
     install(session, "docker")
-    # celery.contrib.pytest has fixtures of pytest-celery's names.
+    # celery.contrib.pytest has fixtures with the same names as pytest-celery's.
     session.run(
         "python", "-m", "pytest", "-p", "no:celery.contrib.pytest", "tests/docker",
         *session.posargs,
@@ -277,7 +277,7 @@ def docker(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """Use the example project in Chromium; `-- --pictures`: renew those in docs."""
+    """Use the example project in Chromium; `-- --pictures` renews those in docs."""
     install(session, "browser")
     session.run("python", "-m", "pytest", "tests/browser", *session.posargs)
 
@@ -294,7 +294,7 @@ def compared(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def liveness(session: nox.Session) -> None:
-    """Ask the probe, and `celery inspect ping`, of workers in trouble."""
+    """Try the probe and `celery inspect ping` on workers in trouble."""
     away = install_wheel(session, "behaviour")
     with session.chdir(away):
         session.run(
@@ -305,7 +305,7 @@ def liveness(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def deploys(session: nox.Session) -> None:
-    """Deploy under load beside `celery`: what is lost, and what runs twice."""
+    """Deploy under load beside `celery`: count what is lost and what runs twice."""
     away = install_wheel(session, "behaviour", *session.posargs)
     with session.chdir(away):
         session.run(
@@ -335,10 +335,10 @@ def dist(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def upstream(session: nox.Session) -> None:
-    """Make the patches for django-prodserver and prove them; `-- PATH`: in a clone."""
+    """Make and prove the patches for django-prodserver; `-- PATH`: in a clone."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "upstream"))
     for path in session.posargs:
-        # A clone's tests skip each backend whose packages are not there.
+        # A clone's tests skip each backend if its packages are not installed.
         project = nox.project.load_toml(f"{path}/pyproject.toml")["project"]
         session.install(*itertools.chain(*project["optional-dependencies"].values()))
     session.run("python", "-m", "upstream", *session.posargs)
@@ -346,7 +346,7 @@ def upstream(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure time and memory beside `celery`, and write docs/benchmarks.md."""
+    """Compare time and memory with `celery`, and write docs/benchmarks.md."""
     install(session, "bench")
     session.run("python", "-m", "bench", *session.posargs)
 

@@ -1,11 +1,11 @@
 """Measure a worker of your own project: `celery` beside `prodserver`.
 
-Save this file beside manage.py, see that no other worker of the project runs, and:
+Save this file beside manage.py, stop every other worker of the project, and run:
 
     python measure.py worker
 
-`worker` is a key of PRODUCTION_PROCESSES. Its loglevel has to be INFO. The workers that
-this starts take tasks as any worker does.
+`worker` is a key of PRODUCTION_PROCESSES. Its loglevel must be INFO. The workers that
+this starts take tasks like any other worker.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The admin, where the team works: what waits for it comes first, with its text."""
+"""The admin, where the team works: waiting requests come first, with their text."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,9 +32,9 @@ Status = PrayerRequest.Status
 
 
 class WaitingFilter(admin.SimpleListFilter):
-    """What waits for the team, unless something else is asked for."""
+    """What waits for the team, unless the reader asks for something else."""
 
-    title = "where it is"
+    title = "status"
     parameter_name = "show"
 
     def __init__(
@@ -45,7 +45,7 @@ class WaitingFilter(admin.SimpleListFilter):
         model_admin: admin.ModelAdmin,
     ) -> None:
         super().__init__(request, params, model, model_admin)
-        # Who searches without a choice looks for a request wherever it is.
+        # A search without a choice looks everywhere.
         self.default = "all" if request.GET.get("q") else "waiting"
 
     def lookups(
@@ -53,7 +53,7 @@ class WaitingFilter(admin.SimpleListFilter):
     ) -> list[tuple[str, str]]:
         number = PrayerRequest.objects.waiting().count()
         return [
-            ("waiting", f"Waits for us ({number})"),
+            ("waiting", f"Waiting for us ({number})"),
             (Status.APPROVED.value, "On the public list"),
             (Status.ARCHIVED.value, "Archived"),
             ("all", "All"),
@@ -87,9 +87,9 @@ class PrayerRequestAdmin(admin.ModelAdmin):
     list_per_page = 25
     list_select_related = ["author", "responded_by"]
     search_fields = ["name", "text", "response"]
-    search_help_text = "In names, texts and responses"
+    search_help_text = "Searches names, texts and responses"
     autocomplete_fields = ["author"]
-    # The status changes by decisions, which know what may follow what.
+    # Only decisions change the status: they know which one may follow.
     readonly_fields = [
         "reader",
         "status",
@@ -178,7 +178,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
     def _decisions(
         self, request: HttpRequest, prayer_request: PrayerRequest
     ) -> list[tuple[str, str]]:
-        """Return the statuses that it can be given, each with what its button says."""
+        """Return the statuses it can be given, each with its button's label."""
         if not self.has_change_permission(request, prayer_request):
             return []
         approve = "Approve"
@@ -222,7 +222,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
                 f"{lists}{prayer_request.pk}/change/",
                 Truncator(prayer_request.text).chars(50),
                 {
-                    Status.APPROVED: "on the public list now",
+                    Status.APPROVED: "now on the public list",
                     Status.ARCHIVED: "archived, and on no list",
                 }[status],
             )
@@ -308,7 +308,7 @@ class EmailTemplateAdmin(admin.ModelAdmin):
 
 @admin.register(EmailLog)
 class EmailLogAdmin(admin.ModelAdmin):
-    """What happened, to be read and not to be changed."""
+    """What happened: to read, not to change."""
 
     list_display = [
         *("recipient", "digest", "covers_until", "status", "attempts", "claimed_at"),
@@ -316,7 +316,7 @@ class EmailLogAdmin(admin.ModelAdmin):
     list_filter = ["status", "digest", "claimed_at"]
     search_fields = ["recipient", "error", "task_id"]
     date_hierarchy = "created_at"
-    # Not the period: it is a key, which of a moderator digest has microseconds.
+    # Not the period: it is a key, with microseconds for a moderator digest.
     fields = [
         *("recipient", "digest", "covers_until", "status", "error", "attempts"),
         *("claimed_at", "created_at", "updated_at", "task_id"),

@@ -10,5 +10,5 @@ app.autodiscover_tasks()
 
 # There is no `beat_schedule` here. Schedules live in the database, where staff see
 # and change them under /admin/django_celery_beat/periodictask/; the first ones come
-# from the migration 0016_create_celery_beat_schedules. beat would write an entry of
-# `beat_schedule` over the row of the same name each time it starts.
+# from the migration 0016_create_celery_beat_schedules. At each start, beat would
+# overwrite a row with the `beat_schedule` entry of the same name.

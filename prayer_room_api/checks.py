@@ -18,7 +18,7 @@ def register_checks() -> None:
 def check_rates(
     app_configs: Sequence[AppConfig] | None, **kwargs: object
 ) -> Iterator[checks.CheckMessage]:
-    """A rate that cannot be read would be an error of the first request."""
+    """A rate that cannot be read would fail the first request."""
     for scope, rate in settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"].items():
         try:
             count, _ = SimpleRateThrottle.parse_rate(None, rate)
@@ -40,7 +40,7 @@ def check_proxies(
     if proxies < 0:
         yield checks.Error(
             f"TRUSTED_PROXIES = {proxies} is not a number of proxies.",
-            hint="0 without a proxy, 1 behind nginx, 2 with another one before that.",
+            hint="0 without a proxy, 1 behind nginx, 2 with another in front of that.",
             id="prayer_room_api.E002",
         )
 
@@ -48,11 +48,11 @@ def check_proxies(
 def check_https(
     app_configs: Sequence[AppConfig] | None, **kwargs: object
 ) -> Iterator[checks.CheckMessage]:
-    """Gunicorn speaks plain http here, so somebody else has to speak https."""
+    """Gunicorn speaks plain http here, so something else must speak https."""
     if settings.SECURE_SSL_REDIRECT and not settings.SECURE_PROXY_SSL_HEADER:
         yield checks.Warning(
             "HTTPS_ONLY is on and TRUSTED_PROXIES is 0: each request is redirected"
-            " to https, and again when it comes from there.",
+            " to https, again and again.",
             hint="Set TRUSTED_PROXIES to the number of proxies in front.",
             id="prayer_room_api.W001",
         )

@@ -1,7 +1,7 @@
-"""Which digest is due to whom, and sending each of them once.
+"""Which digest is due to whom, and sending each one once.
 
-What a digest covers is selected, its row in the email log is claimed, it is rendered
-and sent, and the row says what came of it. The row decides between two workers:
+Select what a digest covers, claim its row in the email log, render and send it, and
+record the outcome in the row. The row decides between two workers:
 recipient, digest and period together are unique.
 """
 
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 # email takes no longer than a few of the mail server's timeouts.
 CLAIM_TIMEOUT = timedelta(minutes=15)
 
-# What is in one email, however much there is: so many requests, and of the text of each
-# so many characters.
+# The limits of one email, however much there is: this many requests, and this many
+# characters of each text.
 SHOWN = 25
 TEXT = 500
 
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def due_to_moderators() -> Iterator[Email]:
-    """What waits for the team, to each who has not been told of the newest of it."""
+    """What waits for the team, for each who has not been told of the newest."""
     waiting = PrayerRequest.objects.waiting()
     # As waiting_since has it. Asked before the rest, so that what arrives in between is
     # told of once more.
@@ -86,7 +86,7 @@ def due_to_moderators() -> Iterator[Email]:
     link = _link("changelist")
     note = ""
     if count > SHOWN:
-        note = f"{count - SHOWN} more wait" + (f": <{link}>" if link else ".")
+        note = f"{count - SHOWN} more waiting" + (f": <{link}>" if link else ".")
     for recipient in _subscribers(Digest.MODERATOR, _moderators()):
         told_until = _told_until(recipient, Digest.MODERATOR)
         if told_until is None or newest > told_until:
@@ -113,7 +113,7 @@ def due_to_users(digest: Digest) -> Iterator[Email]:
         since = _told_until(recipient, digest)
         if since is None:
             # Nothing was due or went out yet since they subscribed, so that this
-            # leaves out no response of a day on which every attempt failed.
+            # misses no response from a day on which every attempt failed.
             since = min(each.created_at for each in subscriptions) - WINDOWS[digest]
         requests = (
             PrayerRequest.objects.filter(
@@ -130,13 +130,13 @@ def due_to_users(digest: Digest) -> Iterator[Email]:
                 recipient=recipient,
                 digest=digest,
                 period=period,
-                # Where the next one begins, with what has no room in this one.
+                # Where the next one begins, with what does not fit in this one.
                 covers_until=shown[-1].responded_at,
                 content={
                     "requests": [_describe(request) for request in shown],
                     "count": len(shown),
                 },
-                note=f"{more} more follow in your next digest." if more > 0 else "",
+                note=f"{more} more will come in your next digest." if more > 0 else "",
             )
 
 
@@ -150,7 +150,7 @@ def current_period(digest: Digest) -> str:
 
 
 def deliver(emails: Iterable[Email], task_id: str) -> Outcome:
-    """Send each email that nobody else has claimed; one that fails stops no other."""
+    """Send each email that nobody else has claimed; a failure stops no other."""
     outcome = Outcome()
     for email in emails:
         log = claim(email, task_id)
@@ -185,7 +185,7 @@ def claim(email: Email, task_id: str) -> EmailLog | None:
     )
     if created:
         return log
-    # Only what has failed is tried again, by the first who gets to it.
+    # Only failed ones are tried again, by whoever gets there first.
     reclaimed = EmailLog.objects.filter(
         pk=log.pk, status=EmailLog.Status.FAILED
     ).update(**claimed, attempts=F("attempts") + 1, updated_at=claimed["claimed_at"])

@@ -1,4 +1,4 @@
-"""What the API answers to that which REST framework leaves to Django's HTML pages."""
+"""The API's answers to errors that REST framework leaves to Django's HTML pages."""
 
 import logging
 from typing import Any
@@ -30,7 +30,7 @@ class DatabaseAway(APIException):
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Answer an exception of a view; None for one that is a fault of ours."""
+    """Answer a view's exception; None if the fault is ours."""
     answer = error
     if isinstance(error, RequestDataTooBig):
         answer = BodyTooLarge()

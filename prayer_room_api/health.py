@@ -12,8 +12,8 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 def health_middleware(get_response: GetResponse) -> GetResponse:
     """Answer /healthz: 200 if the database answers, 503 if it does not.
 
-    A middleware and the first one, because a container's health check knows neither
-    a host name of ALLOWED_HOSTS nor https, and both are looked at further in.
+    It is the first middleware, because a container's health check uses neither a host
+    name in ALLOWED_HOSTS nor https, and those further in check both.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

@@ -1,6 +1,6 @@
 """Whether a worker is there, without asking one.
 
-A worker writes down every few seconds that it is connected to the broker. The web
+Every few seconds a worker records that it is connected to the broker. The web
 process only reads that, so it never waits for a broker and nobody can flood one by
 opening a page. `control.ping()` would do both: on the file-system broker it takes more
 than half a second, and where the broker is gone it does not come back.
@@ -16,14 +16,14 @@ from django.utils import timezone
 
 logger = logging.getLogger(__name__)
 
-# Celery's own heartbeat is sent every 2 seconds; not each one is worth a write.
+# Celery sends its own heartbeat every 2 seconds; not every one is worth a write.
 WRITE_EVERY = 10  # seconds
 # Three of them missing.
 SILENT_AFTER = 3 * WRITE_EVERY
 
 
 class Recorder:
-    """Write the heartbeats of this process's worker down, some of them."""
+    """Record some of the heartbeats of this process's worker."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -35,9 +35,9 @@ class Recorder:
         try:
             record()
         except Error as error:
-            # No reason for a worker to stop; and it would say so every few seconds.
+            # No reason for a worker to stop, nor to say so every few seconds.
             if not self._failing:
-                logger.warning("The heartbeat is not written down: %s", error)
+                logger.warning("The heartbeat was not recorded: %s", error)
             self._failing = True
         else:
             self._failing = False

@@ -31,7 +31,7 @@ def may_read_requests(user: AbstractBaseUser | AnonymousUser) -> bool:
 
 
 class TransitionRefusedError(Exception):
-    """A request cannot go from the status it has to the one asked for."""
+    """A request cannot go from its status to the one asked for."""
 
 
 class PrayerRequestQuerySet(models.QuerySet["PrayerRequest"]):
@@ -57,7 +57,7 @@ class PrayerRequest(models.Model):
         FLAGGED = "flagged"
         ARCHIVED = "archived"
 
-    # To each status, the ones it can be reached from.
+    # Each status, with those it can be reached from.
     SOURCES: ClassVar[dict[str, frozenset[str]]] = {
         Status.APPROVED: frozenset({Status.PENDING, Status.FLAGGED, Status.ARCHIVED}),
         Status.ARCHIVED: frozenset({Status.PENDING, Status.APPROVED, Status.FLAGGED}),
@@ -85,7 +85,7 @@ class PrayerRequest(models.Model):
     )
     status_changed_at = models.DateTimeField(default=timezone.now, editable=False)
     flag_count = models.PositiveIntegerField(default=0, editable=False)
-    # Set while a request waits that stays on the list: see flag().
+    # Set while a request waits but stays on the list: see flag().
     flagged_again_at = models.DateTimeField(null=True, blank=True, editable=False)
     response = models.TextField(
         max_length=4000,
@@ -120,7 +120,7 @@ class PrayerRequest(models.Model):
 
     @property
     def waiting_since(self) -> datetime | None:
-        """Since when the request has waited for the team; None if it does not."""
+        """When the request began to wait for the team; None if it does not wait."""
         if self.status in self.UNDECIDED:
             return self.status_changed_at
         return self.flagged_again_at
@@ -147,7 +147,7 @@ class PrayerRequest(models.Model):
         sources = Q(status__in=self.SOURCES.get(status, frozenset()))
         if status == self.Status.APPROVED:
             sources |= Q(flagged_again_at__isnull=False)
-        # One statement, so that of two people who decide at once the first one does.
+        # One statement: if two people decide at once, only the first one does.
         if not self._update(
             sources,
             status=status,
@@ -162,8 +162,8 @@ class PrayerRequest(models.Model):
         """Ask the team to look at an approved request again.
 
         The first flag takes it off the list until they have. Once they have approved
-        it all the same, nobody outside the team takes it off the list any more: it
-        stays there while it waits for them.
+        it anyway, nobody outside the team can take it off the list: it stays there
+        while it waits for them.
 
         Raises:
             TransitionRefusedError: the request was never approved, or is archived.
@@ -188,7 +188,7 @@ class PrayerRequest(models.Model):
             )
 
     def _update(self, condition: Q, **values: object) -> bool:
-        """Change the row if it is as it has to be, and read what it is now."""
+        """Change the row if it meets the condition, then read it again."""
         values["updated_at"] = timezone.now()
         updated = PrayerRequest.objects.filter(condition, pk=self.pk).update(**values)
         self.refresh_from_db(
@@ -210,7 +210,7 @@ class PrayerRequest(models.Model):
 
 
 class Digest(models.TextChoices):
-    """The emails there are."""
+    """The kinds of email."""
 
     MODERATOR = "moderator", "For moderators, of what waits for them"
     DAILY = "daily", "Daily, of responses to one's own requests"
@@ -276,7 +276,7 @@ class EmailTemplate(models.Model):
         return self.get_digest_display()
 
     def clean(self) -> None:
-        """Refuse what cannot be rendered, while somebody looks at it."""
+        """Refuse what cannot be rendered, while its author is looking."""
         if problem := rendering.check(self.digest, self.subject, self.body):
             raise ValidationError(problem)
 
@@ -289,7 +289,7 @@ class EmailTemplate(models.Model):
         Args:
             digest: which one.
             content: what the template can show.
-            note: what stands below it, whatever the template is.
+            note: goes below it, whatever the template.
         """
         template = cls.objects.filter(digest=digest).first()
         if template is not None:
@@ -316,7 +316,7 @@ class EmailLog(models.Model):
     recipient = models.EmailField()
     digest = models.CharField(max_length=10, choices=Digest.choices)
     period = models.CharField(max_length=40)
-    # Up to when this email tells what happened; the next one begins there.
+    # This email covers what happened until then; the next one begins there.
     covers_until = models.DateTimeField()
     status = models.CharField(max_length=10, choices=Status.choices)
     error = models.TextField(blank=True)

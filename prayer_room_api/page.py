@@ -1,7 +1,7 @@
 """The page at `/`: what runs here, and what is known of how it runs.
 
-Anyone sees it. So it has no address, no name, and no version unless the reader is of
-the team; and it costs a few queries, and never a wait for anything but the database.
+Anyone can see it. So it shows no address, no name, and no version unless the reader is
+on the team. It costs a few queries, and waits for nothing but the database.
 """
 
 import logging
@@ -32,7 +32,7 @@ REQUESTS = 5
 DIGESTS = 8
 PACKAGES = ("Django", "celery", "django-celery-beat", "django-prodserver")
 
-# The page brings its style with it, and wants nothing else from anywhere.
+# The page has its style inline, and loads nothing from anywhere.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -145,23 +145,23 @@ def _processes(
 
 
 def web_state(server: str, server_here: str) -> State:
-    """Tell whether the program of the entry is the one that answers right now."""
-    # runserver and other servers of one's own machine serve the page as well.
+    """Tell whether the entry's program is the one that answers right now."""
+    # runserver and other development servers serve the page as well.
     if server and server in server_here.lower():
-        return State("good", "Running", "It has just made this page.")
-    return State("unknown", "Not known", "Another server has made this page.")
+        return State("good", "Running", "It just served this page.")
+    return State("unknown", "Not known", "Another server served this page.")
 
 
 def worker_state(seen: datetime | None, now: datetime) -> State:
     """Tell from the heartbeat whether a worker is there."""
     if seen is None:
-        return State("unknown", "Not seen yet", "No worker has reported here so far.")
+        return State("unknown", "Not seen yet", "No worker has reported yet.")
     if now - seen > timedelta(seconds=heartbeat.SILENT_AFTER):
         return State(
             "bad",
             "Silent",
-            f"The last report, of every {heartbeat.WRITE_EVERY} seconds, is from "
-            f"{ago(seen, now)}. What is due waits in the queue.",
+            f"It should report every {heartbeat.WRITE_EVERY} seconds, and last did "
+            f"{ago(seen, now)}. Tasks wait in the queue.",
         )
     return State(
         "good", "Running", f"It reported {ago(seen, now)}, connected to the broker."
@@ -193,11 +193,11 @@ def beat_state(found: list[Schedule], now: datetime) -> State:
     return State(
         "unknown",
         "Nothing due yet",
-        # A moment ago, it may have been started and not been written down.
+        # If it was due a moment ago, its start may not be recorded yet.
         f"The first task, {first.name}, is due {ago(first.next_run, now)}."
         if first.next_run > now
         else f"The first task, {first.name}, was due {ago(first.next_run, now)}; beat "
-        "writes its runs down up to three minutes late.",
+        "records its runs up to three minutes late.",
     )
 
 
@@ -226,12 +226,12 @@ def _due(at: datetime, now: datetime) -> Moment:
 
 
 def _may_see_versions(request: HttpRequest) -> bool:
-    """Whether to say which known holes to look for."""
+    """Whether the reader may see versions, and with them which known holes to try."""
     return settings.DEBUG or request.user.is_staff
 
 
 def _versions() -> dict[str, str]:
-    # Its own number does for a clone that is not installed as well.
+    # Its own number, which works in a clone that is not installed too.
     own = {"prodserver-celery5": prodserver_celery5.__version__}
     return {package: version(package) for package in PACKAGES} | own
 

@@ -5,7 +5,7 @@ from rest_framework.parsers import JSONParser
 
 
 class BoundedJSONParser(JSONParser):
-    """JSON, but not so deeply nested that Python's own parser gives up."""
+    """JSON, refused if it is nested too deeply for Python's own parser."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a body."""

@@ -18,11 +18,11 @@ from markdown import markdown
 Value: TypeAlias = "str | int | list[dict[str, Value]]"
 Content: TypeAlias = dict[str, Value]
 
-# Without loaders and without any object but text: a template can read its digest, and
-# nothing else of the project.
+# Without loaders, and with no objects but text: a template can read its digest, and
+# nothing else in the project.
 _ENGINE = Engine(autoescape=False)
 
-# All of ASCII but what is part of no markup; a full stop is after a digit: "1. one".
+# All ASCII that can be markup; a full stop can after a digit: "1. one".
 _MARKUP = re.compile(r"(?<=[0-9])\.|[^\x80-\U0010ffffA-Za-z0-9 ,.?!:;/]")
 
 # Of what people wrote, in the plain text: mail programs need not break a line.

@@ -1,7 +1,7 @@
-"""What the schedules in the database say, and what they say of beat.
+"""What the schedules in the database say, and what they say about beat.
 
-beat answers nobody. What is known of it is which runs it has written down, and which
-ones it should have started by now.
+beat answers nobody. All we know is which runs it has recorded, and which ones it
+should have started by now.
 """
 
 from dataclasses import dataclass
@@ -46,13 +46,13 @@ def _read(task: PeriodicTask, now: datetime) -> Schedule:
     elif task.expires and task.expires <= now:
         note = "expired"
     elif task.one_off and task.total_run_count:
-        note = "was to run once"
+        note = "one-off, done"
     else:
         try:
             next_run = _next_run(task, now)
         except Exception:
             # 31 February, a polar night, a solar schedule without its library: one
-            # row that cannot be computed is not to take the page away.
+            # row that cannot be computed must not break the page.
             note = "cannot be computed"
     return Schedule(
         name=task.name,
@@ -92,6 +92,6 @@ def _in_words(scheduler: Model | None) -> str:
         # Only crontabs have it, and not in the older releases.
         words = str(getattr(scheduler, "human_readable", scheduler))
     except Exception:
-        # The library that says it in words does not know all that Celery takes.
+        # The library that puts it in words does not know everything Celery takes.
         words = str(scheduler)
     return words.removesuffix(f" {settings.TIME_ZONE}")

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 env = environ.Env()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# The database and the broker of a machine without services; git ignores the default.
+# Holds the database and the broker if there are no services; git ignores the default.
 DATA_DIR = Path(env.str("DATA_DIR", default="") or BASE_DIR / "var").resolve()
 
 # --- Security -------------------------------------------------------------------
@@ -31,8 +31,8 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 # How many proxies stand in front and write X-Forwarded-For and -Proto: Dokku's nginx
-# is one. With 0 neither header is believed: with more than there are, anyone chooses
-# the address by which they are throttled, and whether they came by https.
+# is one. With 0 neither header is trusted. With more than there are, anyone can choose
+# the address they are throttled by, and whether they came by https.
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -202,22 +202,22 @@ DEFAULT_FROM_EMAIL = env.str(
 
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default="") or BASE_DIR / "staticfiles")
-# WhiteNoise warns of a folder that is not there, and where it cannot be made it may.
+# WhiteNoise warns about a missing folder; if it cannot be created, let it warn.
 with suppress(OSError):
     STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "prayer_room_api.storage.StaticStorage"},
 }
-# On a fresh clone nothing is collected: the admin's files are served from where the
-# packages keep them.
+# On a fresh clone nothing is collected yet: the admin's files are served straight from
+# their packages.
 WHITENOISE_USE_FINDERS = DEBUG or not (STATIC_ROOT / "staticfiles.json").exists()
 
 # --- API ------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        # First, so that who is not logged in gets a 401 that says how.
+        # First, so that anonymous users get a 401 that says how to log in.
         "rest_framework.authentication.BasicAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
@@ -234,7 +234,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {
         "submit": env.str("THROTTLE_SUBMIT", default="") or "20/hour",
         "flag": env.str("THROTTLE_FLAG", default="") or "30/hour",
-        # What was to be posted or flagged and was not valid.
+        # Invalid attempts to post or flag.
         "refused": env.str("THROTTLE_REFUSED", default="") or "100/hour",
         # Wrong ones, in the admin and in the API.
         "password": env.str("THROTTLE_PASSWORD", default="") or "20/hour",
@@ -248,7 +248,7 @@ CELERY_BROKER_URL = env.str("RABBITMQ_URL", default="") or env.str(
     "REDIS_URL", default=""
 )
 if not CELERY_BROKER_URL:
-    # No service needed: messages are files. kombu wants the folders to be there.
+    # No service needed: messages are files. kombu needs the folders to exist.
     _broker = DATA_DIR / "broker"
     for _folder in ("messages", "control"):
         (_broker / _folder).mkdir(parents=True, exist_ok=True)
@@ -260,19 +260,19 @@ if not CELERY_BROKER_URL:
     }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = TIME_ZONE
-# What became of each email is in the email log; no result backend is needed.
+# The email log says what happened to each email; no result backend is needed.
 CELERY_TASK_IGNORE_RESULT = True
 
 # --- Processes ------------------------------------------------------------------
 
-# A platform's router reaches the process from outside; on a machine of one's own,
+# A platform's router reaches the process from outside; on your own machine,
 # HOST=127.0.0.1 keeps others out.
 HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104 - as the comment says
 PORT = env.int("PORT", default=8000)
 _max_requests = env.int("WEB_MAX_REQUESTS", default=10_000)
 
-# Where the links in the digests lead. Without it: to this machine with DEBUG, else to
-# the first name of ALLOWED_HOSTS; and where that is a pattern there are no links.
+# Where links in the digests point. Without it: to this machine with DEBUG, else to the
+# first name in ALLOWED_HOSTS; if that is a pattern, there are no links.
 SITE_URL = env.str("SITE_URL", default="").rstrip("/")
 if not SITE_URL and DEBUG:
     SITE_URL = f"http://127.0.0.1:{PORT}"
@@ -291,13 +291,13 @@ PRODUCTION_PROCESSES = {
             "bind": f"{HOST}:{PORT}",
             # Two, so that one answers while the other is replaced.
             "workers": env.int("WEB_CONCURRENCY", default=2),
-            # A client that says nothing, or a byte a second, holds a thread and
-            # nothing else; a sync worker would answer nobody else meanwhile.
+            # A client that sends nothing, or a byte a second, holds only a
+            # thread; a sync worker would answer nobody else meanwhile.
             "worker-class": "gthread",
             "threads": env.int("WEB_THREADS", default=80),
-            # Of a worker that does not come back at all, not of a request.
+            # For a worker that hangs completely, not for a request.
             "timeout": env.int("WEB_TIMEOUT", default=30),
-            # Whatever leaks ends; not at the same time in all of them.
+            # Ends any leak; not at the same time in all workers.
             "max-requests": _max_requests,
             "max-requests-jitter": _max_requests // 2,
         },
@@ -314,7 +314,7 @@ PRODUCTION_PROCESSES = {
     "beat": {
         "BACKEND": "prodserver_celery5.backends.CeleryBeat",
         "APP": "prayer_room_api",
-        # During a deploy an old and a new one live beside each other; one sends.
+        # During a deploy the old and the new one overlap; only one sends.
         "LEADER_LOCK": "default",
         "ARGS": {
             "loglevel": "INFO",
@@ -323,12 +323,12 @@ PRODUCTION_PROCESSES = {
     },
 }
 
-# What a probe reads. Two workers in one folder would be in each other's way, so that it
-# is for a platform where each has a file system of its own.
+# What a probe reads. Two workers in one folder would get in each other's way, so set it
+# only on a platform where each has its own file system.
 if _folder := env.str("HEARTBEAT_FOLDER", default=""):
     for _name in ("worker", "beat"):
         PRODUCTION_PROCESSES[_name]["HEARTBEAT_FILE"] = f"{_folder}/{_name}.heartbeat"
 
-# For a platform that kills: a few seconds less than it gives after SIGTERM.
+# For a platform that kills: a few seconds less than it waits after SIGTERM.
 if _grace := env.float("WORKER_GRACE_SECONDS", default=None):
     PRODUCTION_PROCESSES["worker"]["GRACE_SECONDS"] = _grace

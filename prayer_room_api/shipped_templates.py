@@ -1,4 +1,4 @@
-"""The email templates a new installation starts with, and falls back to."""
+"""The email templates that a new installation starts with, and falls back to."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ class Shipped(NamedTuple):
 
 
 _RESPONSES = """\
-Somebody of the team has responded to what you shared with us.
+Someone on the team has responded to what you shared with us.
 {% for request in requests %}
 **{{ request.kind }} request of {{ request.created }}**
 

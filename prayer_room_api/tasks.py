@@ -8,9 +8,9 @@ from .models import Digest
 
 logger = logging.getLogger(__name__)
 
-# Acknowledged when done, so that a broker delivers a digest again whose worker died;
-# the email log sees to it that nobody receives it twice. (The file-system broker keeps
-# nothing that a killed worker held.) The results go nowhere but into the log.
+# Acknowledged when done, so that the broker redelivers a digest if its worker dies; the
+# email log makes sure that nobody receives it twice. (The file-system broker keeps
+# nothing that a killed worker held.) The results only go into the log.
 DIGEST = {
     "bind": True,
     "acks_late": True,
@@ -37,7 +37,7 @@ def send_user_digest(self: Task, frequency: str) -> int:
     """Tell people of responses to their own requests, "daily" or "weekly"."""
     if frequency not in digests.WINDOWS:
         accepted = " or ".join(f'"{each}"' for each in digests.WINDOWS)
-        raise ValueError(f"frequency is {frequency!r}; it has to be {accepted}.")
+        raise ValueError(f"frequency is {frequency!r}; it must be {accepted}.")
     digest = Digest(frequency)
     return _send(self, digest, lambda: digests.due_to_users(digest))
 
@@ -57,7 +57,7 @@ def _send(
     if outcome.failed:
         raise task.retry(
             exc=DigestIncompleteError(
-                f"{outcome.failed} of the {digest} digest failed"
+                f"{outcome.failed} emails of the {digest} digest failed"
             ),
             countdown=min(FIRST_RETRY * 2**task.request.retries, LONGEST_RETRY),
         )

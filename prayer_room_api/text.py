@@ -1,15 +1,15 @@
-"""What people write has to be there to be seen, and seen as it is."""
+"""What people write must be visible, and show as it is written."""
 
 import re
 from unicodedata import category
 
 from django.core.exceptions import ValidationError
 
-# All that Unicode gives the property Bidi_Control: after one of them a line can be
-# shown as another one than is written.
+# All characters with Unicode's property Bidi_Control: after one of them, a line can
+# show as something other than what is written.
 _BIDI_CONTROL = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
-# Letters and a symbol of no ink: the fillers of Hangul, and Braille's empty cell.
+# Letters and a symbol without ink: the fillers of Hangul, and Braille's empty cell.
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 
 # Control, format, private and unassigned characters, marks that need a letter to stand
@@ -18,7 +18,7 @@ _INVISIBLE = ("C", "M", "Z")
 
 
 def validate_visible(text: str) -> None:
-    """Refuse characters that turn the direction, and a text of nothing visible."""
+    """Refuse characters that change the direction, and text with nothing visible."""
     if found := _BIDI_CONTROL.search(text):
         raise ValidationError(
             "Remove the invisible character that changes the direction of the text, "
@@ -26,4 +26,4 @@ def validate_visible(text: str) -> None:
             code="direction",
         )
     if all(each in _BLANK or category(each).startswith(_INVISIBLE) for each in text):
-        raise ValidationError("Write something that can be seen.", code="invisible")
+        raise ValidationError("Write something visible.", code="invisible")

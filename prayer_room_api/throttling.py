@@ -1,7 +1,7 @@
 """How often one address may do what costs the site something.
 
-The counts are in Django's default cache, which is a table of the database here: all
-gunicorn workers, and all machines with a web process, count together.
+The counts are in Django's default cache, here a table of the database, so all gunicorn
+workers, and all machines with a web process, count together.
 """
 
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -19,9 +19,9 @@ IPV6_NETWORK = 64
 
 
 class Quota(SimpleRateThrottle):
-    """A rate that is asked before a request is handled, and counted afterwards.
+    """A rate that is checked before a request is handled, and counted afterwards.
 
-    What came of the request decides which quota it uses up.
+    The outcome of the request decides which quota it uses up.
 
     Args:
         scope: a key of `DEFAULT_THROTTLE_RATES`.
@@ -47,7 +47,7 @@ class Quota(SimpleRateThrottle):
         try:
             address = ip_address(super().get_ident(request))
         except ValueError:
-            # Not the form in which a proxy is to report it: they share one quota.
+            # Not how a proxy should report an address: all of these share one quota.
             return request.META["REMOTE_ADDR"]
         if isinstance(address, IPv6Address):
             mapped = address.ipv4_mapped
@@ -78,7 +78,7 @@ class TooManyWrongPasswordsError(ValidationError):
 
 
 class PasswordBackend(ModelBackend):
-    """Django's own, asked by no address without limit: in the admin and in the API."""
+    """Django's own, with a limit for each address, in the admin and in the API."""
 
     def authenticate(
         self,
@@ -87,9 +87,9 @@ class PasswordBackend(ModelBackend):
         password: str | None = None,
         **kwargs: Any,
     ) -> AbstractBaseUser | None:
-        """Look at a password, unless too many from there were wrong."""
+        """Check a password, unless too many from that address were wrong."""
         wrong = Quota("password")
-        # Without a request it is nobody on the network who asks.
+        # Without a request, nobody on the network is asking.
         if request is not None and not wrong.allow_request(request, None):
             raise TooManyWrongPasswordsError(wrong.wait())
         user = super().authenticate(request, username, password, **kwargs)

@@ -42,17 +42,17 @@ class PrayerRequestViewSet(
     """Requests: anyone posts, reads and flags; the team does the rest."""
 
     queryset = PrayerRequest.objects.select_related("author", "responded_by")
-    # A larger number fits into no key, and Django 4.2 asks the database all the same.
+    # A larger number fits no key, and Django 4.2 would ask the database anyway.
     lookup_value_regex = "[0-9]{1,18}"
     permission_classes = [IsAdminUser, MayChange]
     public_actions = frozenset({"create", "list", "retrieve", "flag"})
     throttle_scopes = {"create": "submit", "flag": "flag"}
-    # What a request uses up, once it is known what came of it: see finalize_response.
+    # What a request uses up, once its outcome is known: see finalize_response.
     quotas: list[Quota] = []
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        # All of the body, before anything asks the database: a body that comes slowly
-        # holds no connection to it, and one that is too large is not read.
+        # Read the whole body before anything asks the database: a slow body then holds
+        # no connection to it, and one that is too large is not read.
         _ = request.body
         super().initial(request, *args, **kwargs)
 

@@ -78,8 +78,8 @@ def test_everything_is_seen_and_can_be_pressed(
     look(picture="page")
     browser.open("/admin/")
     browser.log_in("miriam", "amen")
-    look("4 requests wait for us")
-    browser.click("4 requests wait for us")
+    look("4 requests are waiting for us")
+    browser.click("4 requests are waiting for us")
     look(
         *("Approve", "Put back on the list", "Keep on the list"),
         *("Archive", "Respond or correct"),
@@ -112,7 +112,7 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     # Miriam wants the digest, and has it sent.
     browser.open("/admin/")
     browser.log_in("miriam", "amen")
-    browser.wait_for("1 request waits for us")
+    browser.wait_for("1 request is waiting for us")
     browser.click("Digest subscriptions")
     browser.click("Add digest subscription")
     browser.press(".select2-selection")
@@ -136,8 +136,8 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     browser.wait_for("For my neighbour")
     browser.wait_for("Nobody The request was posted without logging in.")
     browser.click("Approve")
-    browser.wait_for("is on the public list now")
-    browser.wait_for("Waits for us (0)")
+    browser.wait_for("is now on the public list")
+    browser.wait_for("Waiting for us (0)")
     browser.open("/admin/prayer_room_api/emaillog/")
     browser.wait_for("miriam@example.org")
 
@@ -157,7 +157,7 @@ def test_archiving_and_responding_where_one_reads(
     browser.log_in("miriam", "amen")
     browser.click("Archive")
     browser.wait_for("is archived, and on no list")
-    browser.wait_for("Waits for us (3)")
+    browser.wait_for("Waiting for us (3)")
     browser.click("All")
     browser.wait_for("An old one.")
     # Enter in a field saves; it approves nothing.
@@ -165,12 +165,12 @@ def test_archiving_and_responding_where_one_reads(
     browser.click("Correct the request")
     browser.type("#id_name", "Daniel's sister\n")
     browser.wait_for("was changed successfully")
-    browser.wait_for("Waits for us (3)")
+    browser.wait_for("Waiting for us (3)")
     # What is written goes with the decision.
     browser.open(f"{LIST}4/change/")
     browser.type("#id_response", "We pray with you.")
     browser.click("Put back on the list")
-    browser.wait_for("is on the public list now")
-    browser.wait_for("Waits for us (2)")
+    browser.wait_for("is now on the public list")
+    browser.wait_for("Waiting for us (2)")
     browser.click("On the public list")
     browser.wait_for("Our response: We pray with you.")

@@ -119,7 +119,7 @@ FILES = {
 def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The part "A project from nothing", word by word, in an empty folder."""
+    """The part "A project from scratch", word by word, in an empty folder."""
     folder = tmp_path / "project"
     folder.mkdir()
     for name in ("DJANGO_SETTINGS_MODULE", "PYTHONPATH", "VIRTUAL_ENV"):

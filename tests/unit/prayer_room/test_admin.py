@@ -157,7 +157,7 @@ def test_what_waits_comes_first_with_its_text(admin_client, one_of_each, query, 
     page = admin_client.get(LIST, query)
     assert listed(page) == found
     filters = read(page)
-    assert filters.index("Waits for us (4)") < filters.index("By kind")
+    assert filters.index("Waiting for us (4)") < filters.index("By kind")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_what_is_corrected_decides_nothing(admin_client, monkeypatch):
 def test_who_may_only_look_has_no_buttons(client, newcomer, may, one_of_each):
     client.force_login(newcomer)
     assert client.get(LIST).status_code == 403
-    assert "wait for us" not in read(client.get("/admin/"))
+    assert "waiting for us" not in read(client.get("/admin/"))
     may(newcomer, "view")
     new = one_of_each["new"]
     assert client.post(f"{LIST}{new.pk}/make/approved/").status_code == 403
@@ -271,9 +271,9 @@ def test_what_people_write_is_no_markup(admin_client):
 @pytest.mark.parametrize(
     ("number", "text"),
     [
-        (0, "No request waits for us"),
-        (1, "1 request waits for us"),
-        (2, "2 requests wait for us"),
+        (0, "No requests are waiting for us"),
+        (1, "1 request is waiting for us"),
+        (2, "2 requests are waiting for us"),
     ],
 )
 def test_the_front_says_how_many_wait(admin_client, number, text):

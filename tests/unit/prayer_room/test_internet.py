@@ -436,8 +436,8 @@ def test_a_moderator_digest_is_bounded(staff, subscribe, settings, text):
     assert message.subject == "Prayer room: 1001 requests to look at"
     link = "https://pray.example.org/admin/prayer_room_api/prayerrequest/"
     html = message.alternatives[0][0]
-    assert f"\n\n{1001 - digests.SHOWN} more wait: <{link}>\n" in message.body
-    assert f'{1001 - digests.SHOWN} more wait: <a href="{link}">' in html
+    assert f"\n\n{1001 - digests.SHOWN} more waiting: <{link}>\n" in message.body
+    assert f'{1001 - digests.SHOWN} more waiting: <a href="{link}">' in html
     # What was public comes first.
     assert "It was public" in message.body
 
@@ -450,7 +450,7 @@ def test_the_link_of_the_digest_leads_to_what_waits(
     waiting(digests.SHOWN + 1, "Peace")
     PrayerRequest.objects.create(text="Old", status="archived")
     assert tasks.send_moderator_digest.apply(task_id="task").get() == 1
-    link = mail.outbox[0].body.partition("more wait: <")[2].partition(">")[0]
+    link = mail.outbox[0].body.partition("more waiting: <")[2].partition(">")[0]
     page = admin_client.get(link.removeprefix("https://pray.example.org"))
     assert page.status_code == 200
     assert page.context["cl"].result_count >= digests.SHOWN + 1
@@ -487,5 +487,5 @@ def test_a_digest_of_responses_is_bounded_and_loses_none(
     bodies = [message.body for message in mail.outbox]
     told = [[n for n in range(7) if f"Answer {n}." in body] for body in bodies]
     assert told == [[0, 1, 2], [3, 4, 5], [6]]
-    assert ["4 more follow" in bodies[0], "1 more follow" in bodies[1]] == [True, True]
+    assert ["4 more will" in bodies[0], "1 more will" in bodies[1]] == [True, True]
     assert "follow" not in bodies[2]

@@ -89,11 +89,11 @@ def test_nothing_is_there_yet(client):
         "manage.py prodserver web",
         "manage.py prodserver worker",
         "manage.py prodserver beat",
-        "No worker has reported here so far.",
+        "No worker has reported yet.",
         "No schedule is switched on.",
         "No request has been approved yet.",
         "No digest has been sent yet.",
-        "There is no schedule.",
+        "There are no schedules.",
     ):
         assert text in page
 
@@ -214,7 +214,7 @@ def test_a_worker_goes_on_without_its_database(monkeypatch, caplog):
     recorder()
     recorder()
     assert [record.message for record in caplog.records] == [
-        "The heartbeat is not written down: gone"
+        "The heartbeat was not recorded: gone"
     ]
 
 
@@ -278,7 +278,7 @@ def test_the_next_run(make, next_run):
     ("fields", "note"),
     [
         ({"expires": NOW - timedelta(days=1)}, "expired"),
-        ({"one_off": True, "total_run_count": 1}, "was to run once"),
+        ({"one_off": True, "total_run_count": 1}, "one-off, done"),
     ],
 )
 def test_there_is_no_next_run(fields, note):
@@ -309,7 +309,7 @@ def test_a_schedule_that_cannot_be_computed_does_not_take_the_page_away(client):
         (
             [(None, -0.05)],
             "Nothing due yet",
-            "each, was due 3 minutes ago; beat writes",
+            "each, was due 3 minutes ago; beat records",
         ),
         ([(None, None)], "Not known", "No schedule has a next run."),
         ([(-1, 1), (-30, 30)], "On time", "started a task 1 hour ago; nothing"),
