@@ -274,7 +274,9 @@ def replaced_children(site: Site) -> Outcome:
 # Shutdown, and who is lost
 
 
-@scenario("warm shutdown under load", status=0, lost=0)
+# Celery's handler raises wherever the signal finds the worker, up to 5.2: 3 of 33 runs
+# of 5.0 lost a message, two of them with the command.
+@scenario("warm shutdown under load", since=(5, 3), status=0, lost=0)
 def warm_shutdown(site: Site) -> Outcome:
     """Tasks under way are ended, no new one is begun, the rest stays queued."""
     sent = 200
