@@ -112,11 +112,10 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             words = command_line(self.entry.app_name, context)
             self.prepare(context, words)
         except OptionError as exc:
-            names = ", ".join(self.entry.names)
-            message = f"{names}: {exc.where}: {exc} {exc.hint}".rstrip()
+            message = f"{self.entry}: {exc.where}: {exc} {exc.hint}".rstrip()
             raise CommandError(message) from exc
         except restart.RestartError as exc:
-            raise CommandError(f"{', '.join(self.entry.names)}: {exc}") from exc
+            raise CommandError(f"{self.entry}: {exc}") from exc
         for doubt in self._doubts:
             print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
@@ -165,7 +164,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         try:
             heartbeat.begin()
         except OSError as exc:
-            raise CommandError(f"{', '.join(self.entry.names)}: {exc}.") from exc
+            raise CommandError(f"{self.entry}: {exc}.") from exc
         return heartbeat
 
 

@@ -42,6 +42,9 @@ class Entry:
         self.program = program
         self.config = config
 
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the processes whose entry this is: a backend never learns it."""
@@ -128,10 +131,6 @@ class Entry:
     def context(self) -> click.Context:
         """ARGS as Celery reads them, the pool still a name; raises `OptionError`."""
         return self.command.parse(self.words)
-
-    def without_extra(self) -> Entry:
-        """Return the same entry, without the words of the command line."""
-        return Entry(self.program, self.config)
 
     @cached_property
     def heartbeat_file(self) -> str:
