@@ -288,7 +288,7 @@ class Command:
         return context
 
     def _where_it_fails(self, words: Sequence[str]) -> str:
-        """Find the option whose value made Celery fail without a name."""
+        """Find the option on whose value Celery failed without naming it."""
         with suppress(Exception):
             context = self._command.make_context(
                 self.name, list(words), resilient_parsing=True

@@ -59,8 +59,8 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         names: of the processes that have the entry; empty for the setting as a whole.
         message: the key, the value, and what is wrong.
         hint: what to do; ``""`` where the message says it.
-        severity: what it means for a start and for a check; by default what the id
-            stands for, and a mistake for an id that is not of this module.
+        severity: what it means for a start and for a check; by default that of the
+            id, and a mistake if this module has no such id.
         cause: the error that revealed it.
     """
 

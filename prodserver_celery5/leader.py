@@ -39,7 +39,7 @@ __all__ = ("Lead", "enter")
 # How often a beat that stands by asks for the lock, in seconds.
 _POLL = 0.25
 
-# How long a leader sleeps at most, in seconds: an idle session would lose its lease.
+# How long a leader sleeps at most, in seconds: a session may be idle for `LEASE`.
 _PULSE = 5
 
 # How long to wait before a new start when something other than the lock has failed, in
@@ -175,8 +175,7 @@ class Lead:
 
 def _log(level: int, line: str) -> None:
     # Not made earlier: applying LOGGING may disable the loggers that exist by then.
-    logger = logging.getLogger(__name__)
-    logger.log(level, "beat: %s", " ".join(line.split()))
+    logging.getLogger(__name__).log(level, "beat: %s", " ".join(line.split()))
 
 
 def enter(

@@ -15,7 +15,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -363,11 +363,8 @@ class _SQLiteLock(Lock):
     def _database(self) -> str:
         """Return the path of the database's file, whatever NAME calls it."""
         params = self.wrapper.get_connection_params()
-        connection = self.wrapper.Database.connect(**params)
-        try:
+        with closing(self.wrapper.Database.connect(**params)) as connection:
             path = connection.execute("PRAGMA database_list").fetchone()[2]
-        finally:
-            connection.close()
         if not path:
             raise _in_memory()
         return str(path)

@@ -19,7 +19,7 @@ _UNEXPANDED = re.compile(
 
 
 def whole_line(words: Sequence[str], program: str) -> str:
-    """Return a hint where ARGS begin with more than the options of the program.
+    """Return a hint if ARGS begin with more than the options of the program.
 
     Args:
         words: of ARGS.
@@ -74,7 +74,7 @@ def stray_word(words: Sequence[str], word: str) -> str:
 
 
 def unexpanded(text: str) -> tuple[str, str] | None:
-    """Find what a shell would expand, with the expression that does it in settings.
+    """Find what a shell would expand, and the expression that does it in settings.
 
     Args:
         text: a value of ARGS, or one of their words.

@@ -1,4 +1,4 @@
-"""The redaction of passwords in what is shown."""
+"""Passwords are redacted in everything that is shown."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def text(message: str) -> str:
     Args:
         message: a sentence, or part of one.
     """
-    # Up to the last @ without a space before it: a password may have an unescaped @ or
-    # / in it. Else up to the last @ of all, for one with a space, unless what follows
-    # the colon is a port, or the address has ended.
+    # Up to the last @ before a space: a password may have an unescaped @ or / in it.
+    # Else, for a password with a space, up to the very last @, unless a port follows
+    # the colon, or the address ends there.
     return re.sub(r"(://[^\s:@/[]*):(?:\S*@|(?!\s|\d+\b).*@)", r"\1:**@", message)
 
 
@@ -41,7 +41,7 @@ def word(shown: str) -> str:
     Args:
         shown: such as ``broker_password=s3cret`` or ``'amqp://me:s3cret@host'``.
     """
-    # No sentence follows: all up to the last @ is the password.
+    # No sentence follows, so everything up to the last @ is the password.
     shown = re.sub(r"(://[^\s:@/[]*):(?!\d+/).*@", r"\1:**@", text(shown))
     name, equals, _ = shown.partition("=")
     return f"{name}=**" if equals and name_is_secret(name) else shown

@@ -22,7 +22,7 @@ def resolved(value: Any) -> Any:
         value: such as one of gettext_lazy, a SimpleLazyObject, or a list with some.
 
     Raises:
-        TypeError: it is a stand-in of a kind that is not known here.
+        TypeError: it stands for another value in an unknown way.
         Exception: whatever a lazy value fails with.
     """
     kind = type(value)
@@ -59,7 +59,7 @@ def same(one: object, other: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """Return what stands for a value in a message; its type where it has no repr.
+    """Return what a message shows for a value: its type if it has no repr.
 
     Args:
         value: whatever stands in the settings.
@@ -72,7 +72,7 @@ def shown(value: object) -> str:
 
 
 def told(value: Any) -> tuple[Any, str]:
-    """Return what a value stands for, and a phrase that says it or why that fails.
+    """Return what a value stands for, and a phrase: what that is, or why it fails.
 
     Args:
         value: whatever stands in the settings.
@@ -88,7 +88,7 @@ def reason(error: BaseException) -> str:
     """Return the type of an error, and what it says, if anything.
 
     Args:
-        error: of whatever code.
+        error: raised by any code.
     """
     name = type(error).__name__
     with suppress(Exception):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 __all__ = ("ProcessError", "StartedProcess")
 
@@ -81,7 +80,7 @@ class StartedProcess:
         return written.decode(errors="replace")
 
     def wait_for(self, pattern: str, *, timeout: float = 30, count: int = 1) -> str:
-        """Wait until the output matches ``count`` times, and return the last match.
+        """Wait until the output matches ``count`` times, and return that match.
 
         Args:
             pattern: a regular expression.
@@ -181,12 +180,7 @@ class StartedProcess:
     def __enter__(self) -> StartedProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.kill()
 
     def _error(self, what: str, awaited: str) -> ProcessError:
