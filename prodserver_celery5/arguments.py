@@ -68,12 +68,7 @@ def spell(command: Command, args: object) -> list[str]:
 
 
 def followed(words: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Join words and those that follow them, with all options before a ``--``.
-
-    Args:
-        words: of a command line.
-        others: that follow them.
-    """
+    """Join the words of a command line and others, with all options before a ``--``."""
     options: list[str] = []
     rest: list[str] = []
     for part in (words, others):
@@ -84,12 +79,7 @@ def followed(words: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def where_is(key: object, value: object) -> str:
-    """Show a key of ARGS with its value, without passwords.
-
-    Args:
-        key: as it stands in ARGS.
-        value: as it stands in ARGS.
-    """
+    """Show a key and its value as they stand in ARGS, but without passwords."""
     name, text = values.shown(key), values.shown(value)
     text = "**" if redaction.name_is_secret(name) else redaction.word(text)
     text = text if len(text) < 100 else text[:99] + "…"

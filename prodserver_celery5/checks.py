@@ -25,9 +25,7 @@ def check_processes(
 ) -> list[checks.CheckMessage]:
     """Check each entry whose backend is one of this package's, or derived from one.
 
-    Args:
-        app_configs: as for every check of Django; entries belong to no app.
-        **kwargs: as for every check of Django.
+    The parameters are those of every check of Django; entries belong to no app.
     """
     if Entry.running:
         return []

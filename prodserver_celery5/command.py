@@ -77,11 +77,7 @@ def private(module: str, name: str) -> Any:
 
 
 def normal(key: str) -> str:
-    """Return an option's name with hyphens for underscores.
-
-    Args:
-        key: with hyphens or underscores.
-    """
+    """Return an option's name with hyphens for underscores."""
     return key.replace("_", "-")
 
 
@@ -91,15 +87,16 @@ def _refused(
     """Declare an option of ``celery`` that has no place in ARGS."""
 
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        if value:
-            namespace = ctx.obj.namespace
-            name = f"{namespace.rstrip('_')}_{setting}" if namespace else setting
-            if setting and not namespace:
-                # Without a namespace, Celery reads Django's settings by its old names.
-                name = private("celery.app.defaults", "_TO_OLD_KEY").get(name, name)
-            raise UnknownOptionError(
-                reason, hint.format(setting=name.upper()), param.opts[0]
-            )
+        if not value:
+            return
+        name = setting
+        if namespace := ctx.obj.namespace:
+            name = f"{namespace.rstrip('_')}_{setting}"
+        elif setting:
+            # Without a namespace, Celery reads Django's settings by its old names.
+            name = private("celery.app.defaults", "_TO_OLD_KEY").get(setting, setting)
+        hinted = hint.format(setting=name.upper())
+        raise UnknownOptionError(reason, hinted, param.opts[0])
 
     return click.Option(
         [name], is_flag=is_flag, callback=callback, allow_from_autoenv=False

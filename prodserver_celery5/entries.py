@@ -136,7 +136,7 @@ class Entry:
     def heartbeat_file(self) -> str:
         """HEARTBEAT_FILE, absolute; raises `TypeError` or `ValueError`.
 
-        %n, %h and their like are what they are in the pidfile of a worker.
+        %n, %h and their like mean what they do in a worker's pidfile.
         """
         from .command import private
 
@@ -168,11 +168,7 @@ class Entry:
 
 
 def processes_with(part: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the processes whose entries have the same values under some keys.
-
-    Args:
-        part: of an entry: those keys and their values.
-    """
+    """Name the processes whose entries have the same values as a part of an entry."""
     try:
         processes = dict(settings.PRODUCTION_PROCESSES)
     except Exception:

@@ -43,7 +43,7 @@ class Severity(Enum):
     DOUBT = "the start goes on; a warning of the checks"
 
 
-# Of each id that is no mistake.
+# Of each id that is no mistake: docs/checks.md tells which stop a start all the same.
 _SEVERITIES = {
     **dict.fromkeys(("W001", "W002", "W003", "W006", "W008"), Severity.MACHINE),
     **dict.fromkeys(("W004", "W005", "W007", "W009", "W010"), Severity.DOUBT),
@@ -145,7 +145,7 @@ def processes() -> Iterator[Finding]:
     setting = "PRODUCTION_PROCESSES"
     takes = "It must be a dict of names of processes and their entries."
     if setting in dir(settings):
-        # Django itself looks at a lazy value when it hands it out.
+        # Django itself evaluates a lazy value to hand it out.
         value, what = told(SimpleLazyObject(lambda: getattr(settings, setting)))
         if not isinstance(value, Mapping):
             yield Finding("E016", (), f"{setting} {what}", takes)
@@ -574,7 +574,7 @@ def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:
 
 
 def _texts(args: object) -> Iterator[tuple[str, str, str]]:
-    """Each text in ARGS, where it is, and how its value is written in the settings."""
+    """Yield where each text of ARGS is, the text, and how settings spell its value."""
     from .arguments import where_is
 
     if isinstance(args, str):

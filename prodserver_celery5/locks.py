@@ -147,7 +147,7 @@ class _SessionLock(Lock):
 
     @abstractmethod
     def _new_connection(self) -> Any:
-        """Connect, with a bound to each wait for the server."""
+        """Connect, with a timeout on each wait for the server."""
 
     @abstractmethod
     def _prepare(self) -> None:

@@ -15,11 +15,7 @@ _SECRET = re.compile(
 
 
 def text(message: str) -> str:
-    """Return a message in which addresses have no passwords.
-
-    Args:
-        message: a sentence, or part of one.
-    """
+    """Return a sentence, or part of one, without the passwords of its addresses."""
     # Up to the last @ before a space: a password may have an unescaped @ or / in it.
     # Else, for a password with a space, up to the very last @, unless a port follows
     # the colon, or the address ends there.
@@ -27,11 +23,7 @@ def text(message: str) -> str:
 
 
 def name_is_secret(name: str) -> bool:
-    """Whether the value that belongs to a name must not be shown.
-
-    Args:
-        name: of an option, a setting or a variable.
-    """
+    """Whether the value of an option, setting or variable must not be shown."""
     return bool(_SECRET.search(name))
 
 
@@ -48,11 +40,7 @@ def word(shown: str) -> str:
 
 
 def line(words: Sequence[str]) -> str:
-    """Return a command line, quoted for a shell, without passwords.
-
-    Args:
-        words: of the command line.
-    """
+    """Return the words of a command line, quoted for a shell, without passwords."""
     return shlex.join(
         "**"
         if before.startswith("-")
