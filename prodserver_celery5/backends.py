@@ -118,7 +118,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
             line = redaction.line(words)
-            # A letter that the output cannot encode is no reason not to start.
+            # A character that the output cannot encode is no reason not to start.
             encoding = getattr(sys.stdout, "encoding", None) or "ascii"
             line = line.encode(encoding, "backslashreplace").decode(encoding)
             # Flushed, or each forked child would print it again.

@@ -205,7 +205,7 @@ def _traced(run: Callable[[float], None], ends: float) -> None:
 
 
 def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
-    """Give the broker back what a connection has not acknowledged.
+    """Give back to the broker what a connection has not acknowledged.
 
     Args:
         connection: of a worker's consumer; of no use afterwards.

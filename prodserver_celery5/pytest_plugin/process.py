@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 __all__ = ("ProcessError", "StartedProcess")
@@ -53,8 +53,7 @@ class StartedProcess:
         self.log = log
         # What an earlier process wrote to the same file is not this one's.
         self._begin = log.stat().st_size if log and log.exists() else 0
-        output = None if log is None else log.open("ab")
-        try:
+        with log.open("ab") if log else nullcontext() as output:
             self.popen = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -64,9 +63,6 @@ class StartedProcess:
                 env=env,
                 start_new_session=True,
             )
-        finally:
-            if output is not None:
-                output.close()
 
     @property
     def pid(self) -> int:
