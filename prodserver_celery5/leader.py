@@ -68,7 +68,7 @@ class Lead:
         self._thread = 0
         self._held_at = 0.0
         self._is_ending = False
-        self._ending = threading.Lock()
+        self._starting = threading.Lock()  # more than one thread may start anew
 
     def gain(self) -> None:
         """Stand by until the lock is ours.
@@ -123,7 +123,7 @@ class Lead:
         """
         if self._is_ending:
             raise SystemExit
-        with self._ending:
+        with self._starting:
             _log(logging.WARNING, f"{reason}; starting again, to stand by.")
             self.lock.close()
             time.sleep(pause)
