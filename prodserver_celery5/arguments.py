@@ -32,7 +32,7 @@ def spell(command: Command, args: object) -> list[str]:
 
     Raises:
         UnknownOptionError: the installed Celery has no such option.
-        OptionError: a value that no option, or not this one, can take.
+        OptionError: a value that this option, or any option, cannot take.
     """
     args = _resolved(args)
     if args is None:
@@ -68,12 +68,7 @@ def spell(command: Command, args: object) -> list[str]:
 
 
 def followed(words: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return words and those that follow them, all options before a ``--``.
-
-    Args:
-        words: of a command line.
-        others: that follow them.
-    """
+    """Join the words of a command line and others, with all options before a ``--``."""
     options: list[str] = []
     rest: list[str] = []
     for part in (words, others):
@@ -84,12 +79,7 @@ def followed(words: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def where_is(key: object, value: object) -> str:
-    """Show a key of ARGS with its value, without passwords.
-
-    Args:
-        key: as it stands in ARGS.
-        value: as it stands in ARGS.
-    """
+    """Show a key and its value as they stand in ARGS, but without passwords."""
     name, text = values.shown(key), values.shown(value)
     text = "**" if redaction.name_is_secret(name) else redaction.word(text)
     text = text if len(text) < 100 else text[:99] + "…"
@@ -109,7 +99,7 @@ def _spell_option(option: click.Option, spelling: str, value: object) -> list[st
         if isinstance(value, str):
             value = _truth(value)
         if value is False:
-            # Of a pair such as --color/--no-color, the other one.
+            # The other one of a pair such as --color/--no-color.
             pair = (option.opts, option.secondary_opts)
             return pair[spelling in option.opts][:1]
         # None is how django-prodserver 3 writes a bare flag.
@@ -124,7 +114,7 @@ def _spell_option(option: click.Option, spelling: str, value: object) -> list[st
 
 
 def _truth(word: str) -> bool:
-    """Read what a command line, which has only words, gave to a flag."""
+    """Read the value of a flag from a command line, which has only words."""
     try:
         if word.strip():
             return bool(click.BOOL.convert(word, None, None))
@@ -167,7 +157,7 @@ def _word(value: object, option: click.Option | None = None) -> str:
         value = int(seconds) if seconds.is_integer() else seconds
     if isinstance(value, Decimal):
         value = Decimal.__str__(value)
-    # The methods of the plain types: what is derived from them may have others.
+    # The methods of the plain types, because subclasses may override them.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float):
@@ -175,7 +165,7 @@ def _word(value: object, option: click.Option | None = None) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         if option and _is_log_level(option):
             return logging.getLevelName(int(value)).removeprefix("Level ")
-        with suppress(ValueError):  # of an int of more digits than Python writes
+        with suppress(ValueError):  # an int with more digits than Python writes
             return int.__repr__(value)
     raise OptionError(
         _takes(option) if option else "each word must be a string or number."
@@ -199,7 +189,7 @@ def _is_list(option: click.Option) -> bool:
 
 
 def _takes(option: click.Option) -> str:
-    """What an option takes, by the type that Celery gave it, for an error message."""
+    """Say what an option takes, by the type that Celery gave it."""
     if isinstance(option.type, click.Choice):
         return f"it takes one of {', '.join(map(str, option.type.choices))}."
     if _is_number(option):

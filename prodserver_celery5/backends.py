@@ -36,12 +36,12 @@ __all__ = ("CeleryBackend", "CeleryBeat", "CeleryWorker", "make")
 class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
     """A process entry that runs a program of Celery's.
 
-    A program is a class with its name; what it has beside that is its own.
+    A program is a class with its name, and with whatever only that program has.
 
     Attributes:
         program: the subcommand of ``celery``.
         keys: that an entry may have.
-        rules: what an entry has to keep, beside what holds for every program.
+        rules: that an entry has to keep, beside those of every program.
 
     Args:
         server_config: the entry: ``APP``, what ``celery -A`` takes, and ``ARGS``,
@@ -51,7 +51,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
     program: ClassVar[str]
     keys: ClassVar[tuple[str, ...]] = ("BACKEND", "APP", "ARGS")
     rules: ClassVar[tuple[Rule, ...]] = ()
-    # To the django-prodserver after 3.0: it may hand on words of the command line.
+    # Tells django-prodserver after 3.0 that it may hand on words of the command line.
     accepts_extra_args = True
 
     def __init__(self, **server_config: Any) -> None:
@@ -67,7 +67,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         """Find what is wrong with the entry beside others.
 
         Args:
-            others: the backends of all entries, this one among them.
+            others: the backends of all entries, including this one.
         """
         return findings.same_heartbeat_file(
             self.entry, [other.entry for other in others]
@@ -86,10 +86,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         for finding in self.findings():
             if finding.severity is not Severity.DOUBT:
                 raise CommandError(str(finding)) from finding
-            if (
-                f"prodserver_celery5.{finding.id}"
-                not in settings.SILENCED_SYSTEM_CHECKS
-            ):
+            check = f"prodserver_celery5.{finding.id}"
+            if check not in settings.SILENCED_SYSTEM_CHECKS:
                 self._doubts.append(finding)
         return self.entry.words
 
@@ -112,21 +110,20 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             words = command_line(self.entry.app_name, context)
             self.prepare(context, words)
         except OptionError as exc:
-            names = ", ".join(self.entry.names)
-            message = f"{names}: {exc.where}: {exc} {exc.hint}".rstrip()
+            message = f"{self.entry}: {exc.where}: {exc} {exc.hint}".rstrip()
             raise CommandError(message) from exc
         except restart.RestartError as exc:
-            raise CommandError(f"{', '.join(self.entry.names)}: {exc}") from exc
+            raise CommandError(f"{self.entry}: {exc}") from exc
         for doubt in self._doubts:
             print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
             line = redaction.line(words)
-            # What the output has no letters for is no reason not to start.
+            # A character that the output cannot encode is no reason not to start.
             encoding = getattr(sys.stdout, "encoding", None) or "ascii"
             line = line.encode(encoding, "backslashreplace").decode(encoding)
-            # Flushed, or each forked child would print it once more.
+            # Flushed, or each forked child would print it again.
             print(line, flush=True)
-        # Celery runs Django's system checks once more, and discards what they find.
+        # Celery runs Django's system checks again, and discards what they find.
         Entry.running = True
         sys.exit(run(context))
 
@@ -134,7 +131,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         """Prepare this process for the program, which runs next.
 
         Args:
-            context: what Celery made of the arguments; may be changed.
+            context: what Celery made of the arguments; may be changed in place.
             words: the command line that does the same.
 
         Raises:
@@ -143,7 +140,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         restart.prepare(moves=bool(context.obj.workdir))
 
     def heartbeat(self) -> Heartbeat | None:
-        """Begin to say that the process is alive, if somebody listens.
+        """Begin to say that the process is alive, if anybody listens.
 
         Raises:
             CommandError: the file cannot be used.
@@ -165,7 +162,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         try:
             heartbeat.begin()
         except OSError as exc:
-            raise CommandError(f"{', '.join(self.entry.names)}: {exc}.") from exc
+            raise CommandError(f"{self.entry}: {exc}.") from exc
         return heartbeat
 
 
@@ -233,7 +230,7 @@ class CeleryBeat(CeleryBackend):
     )
 
     def prepare(self, context: click.Context, words: Sequence[str]) -> None:
-        """Let beat stand by until it leads, if it is to, and say that it is alive."""
+        """Let beat stand by until it leads, if it has a lock, and say it is alive."""
         super().prepare(context, words)
         heartbeat = self.heartbeat()
         if "LEADER_LOCK" in self.entry.config:
@@ -246,14 +243,14 @@ class CeleryBeat(CeleryBackend):
 
             attach_to_beat(self.entry.app, heartbeat)
             if context.params["detach"]:
-                # It could begin. The process in the background does.
+                # That it can begin is known now; the process in the background does.
                 heartbeat.end()
 
 
 def make(
     names: Sequence[str], path: str, config: Mapping[str, Any]
 ) -> CeleryBackend | None:
-    """Make the backend of an entry that is to be checked, if it is one of ours.
+    """Make the backend of an entry to check, if it is one of ours.
 
     Args:
         names: of the processes that have the entry.

@@ -23,11 +23,9 @@ __all__ = ("check_processes",)
 def check_processes(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """Check each entry that has a backend of this package, or one derived from it.
+    """Check each entry whose backend is one of this package's, or derived from one.
 
-    Args:
-        app_configs: as for every check of Django; entries belong to no app.
-        **kwargs: as for every check of Django.
+    The parameters are those of every check of Django; entries belong to no app.
     """
     if Entry.running:
         return []

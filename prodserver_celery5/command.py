@@ -39,7 +39,7 @@ class OptionError(ValueError):
     Args:
         message: what is wrong, in one sentence.
         hint: what to write instead, in one sentence; ``""`` where nobody knows.
-        where: the key and value, word or variable that is wrong, as it was given.
+        where: the key and value, word or variable that is wrong, as given.
     """
 
     def __init__(self, message: str, hint: str = "", where: str = "ARGS") -> None:
@@ -55,11 +55,11 @@ class UnknownOptionError(OptionError):
 
 
 class PrivateNameError(OptionError):
-    """The installed Celery lacks a name that it never promised to have."""
+    """The installed Celery lacks a name that it never promised."""
 
 
 def private(module: str, name: str) -> Any:
-    """Import a name that Celery does not document, where it is used.
+    """Import a name that Celery does not document, at the place that uses it.
 
     Args:
         module: such as ``"celery.bin.base"``.
@@ -77,11 +77,7 @@ def private(module: str, name: str) -> Any:
 
 
 def normal(key: str) -> str:
-    """Return the one spelling of an option's name that has only hyphens.
-
-    Args:
-        key: with hyphens or underscores.
-    """
+    """Return an option's name with hyphens for underscores."""
     return key.replace("_", "-")
 
 
@@ -91,15 +87,16 @@ def _refused(
     """Declare an option of ``celery`` that has no place in ARGS."""
 
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        if value:
-            namespace = ctx.obj.namespace
-            name = f"{namespace.rstrip('_')}_{setting}" if namespace else setting
-            if setting and not namespace:
-                # Without a namespace, Django's settings are read by Celery's old names.
-                name = private("celery.app.defaults", "_TO_OLD_KEY").get(name, name)
-            raise UnknownOptionError(
-                reason, hint.format(setting=name.upper()), param.opts[0]
-            )
+        if not value:
+            return
+        name = setting
+        if namespace := ctx.obj.namespace:
+            name = f"{namespace.rstrip('_')}_{setting}"
+        elif setting:
+            # Without a namespace, Celery reads Django's settings by its old names.
+            name = private("celery.app.defaults", "_TO_OLD_KEY").get(setting, setting)
+        hinted = hint.format(setting=name.upper())
+        raise UnknownOptionError(reason, hinted, param.opts[0])
 
     return click.Option(
         [name], is_flag=is_flag, callback=callback, allow_from_autoenv=False
@@ -113,16 +110,13 @@ _GLOBAL_OPTION: Final = (
 _NEW_APP: Final = "this is for an app that `celery` creates; APP has one.", "Remove it."
 _ONLY_PRINTS: Final = "this prints a text and starts nothing.", "Remove it."
 
-# The options of the `celery` command itself, which stand before `worker` on its
-# command line. They are declared in celery.bin.celery, whose import brings every
-# other subcommand: 0.3 s and 9 MiB. Those that are refused are not read from variables.
+# The options of the `celery` command itself, which stand before `worker` on its command
+# line. Celery declares them in celery.bin.celery, whose import brings every other
+# subcommand: 0.3 s and 9 MiB. Refused ones are not read from variables.
 _GLOBAL: Final = click.Command(
     "celery",
     add_help_option=False,
-    context_settings={
-        "ignore_unknown_options": True,
-        "allow_extra_args": True,
-    },
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     params=[
         click.Option(["--workdir"], type=Path),
         click.Option(["--no-color"], is_flag=True, envvar="NO_COLOR"),
@@ -138,8 +132,8 @@ _GLOBAL: Final = click.Command(
     ],
 )
 
-# Their short names. The command above ignores what it does not know, and would take
-# the letters of `-Qbeat` for options if it knew these.
+# Their short names. The command above ignores what it does not know; if it knew these,
+# it would take the letters of `-Qbeat` for options.
 _SHORT: Final = {"-A": "--app", "-b": "--broker", "-C": "--no-color", "-q": "--quiet"}
 
 
@@ -149,12 +143,12 @@ class _NoSettings:
 
 
 class Unconfigured:
-    """Stands for an app whose configuration may not be read; each setting is None.
+    """Stands for an app whose configuration must not be read: each setting is None.
 
-    Whoever reads it first lets the project's own code run: `on_after_configure`.
+    The first to read it lets the project's own code run: `on_after_configure`.
 
     Args:
-        app: the app, to which all else goes.
+        app: the app, which answers for everything else.
     """
 
     conf = _NoSettings()
@@ -171,19 +165,19 @@ class Command:
 
     Args:
         name: of the subcommand, such as ``"worker"``.
-        app: the Celery app.
+        app: that adds its options, and that the subcommand is to run.
     """
 
     def __init__(self, name: str, app: celery.Celery | Unconfigured) -> None:
         self.name = name
         self.app = app
-        # Copies: what Celery declares stays as it is.
+        # Copies, so that Celery's own declarations stay as they are.
         self._command = copy.copy(getattr(import_module(f"celery.bin.{name}"), name))
         own = [*app.user_options.get(name, ()), *app.user_options.get("preload", ())]
         if isinstance(app, Unconfigured):
             own = [_without_code(param) for param in own]
         params = [*self._command.params, *own]
-        # Celery 5.0 to 5.2 declare --uid twice, of which click 8.2 and newer warn.
+        # Celery 5.0 to 5.2 declare --uid twice; click 8.2 and newer warn of that.
         params = list({(*p.opts, *p.secondary_opts): p for p in params}.values())
         self._command.params = [
             _without_import(param) if param.name == "pool" else param
@@ -201,7 +195,7 @@ class Command:
 
     @cached_property
     def keys(self) -> dict[str, tuple[click.Option, str]]:
-        """Each key that ARGS may have, with its option and how Celery spells it."""
+        """Each key that ARGS may have, with its option and Celery's spelling."""
         keys: dict[str, tuple[click.Option, str]] = {}
         for param in (*self._above.params, *self._command.params):
             if isinstance(param, click.Option):
@@ -230,10 +224,10 @@ class Command:
     def parse(self, words: Sequence[str]) -> click.Context:
         """Let the installed Celery turn a command line into keyword arguments.
 
-        Nothing is started, and no pool imported: `import_pool` does that.
+        This starts nothing and imports no pool: `import_pool` does that.
 
         Args:
-            words: options of ``celery`` itself among them.
+            words: of the subcommand, and options of ``celery`` itself.
 
         Returns:
             A click context. Its ``params`` are the keyword arguments, its ``obj`` is
@@ -242,7 +236,7 @@ class Command:
 
         Raises:
             UnknownOptionError: the installed Celery has no such option.
-            OptionError: a value that Celery refuses.
+            OptionError: Celery refuses a value.
         """
         if hint := pasted.whole_line(words, self.name):
             raise OptionError(
@@ -291,7 +285,7 @@ class Command:
         return context
 
     def _where_it_fails(self, words: Sequence[str]) -> str:
-        """Name the option whose value Celery fails on, without saying which it was."""
+        """Find the option on whose value Celery failed without naming it."""
         with suppress(Exception):
             context = self._command.make_context(
                 self.name, list(words), resilient_parsing=True
@@ -307,7 +301,7 @@ class Command:
         return "ARGS"
 
     def _check_setting(self, words: Sequence[str], word: str) -> None:
-        """Read a word that belongs to no option, as the body does when it runs."""
+        """Read a word that belongs to no option as the command's body will."""
         try:
             self.app.loader.cmdline_config_parser([word])
         except Exception as exc:
@@ -322,7 +316,7 @@ class Command:
 
 
 def _without_code(param: click.Parameter) -> click.Parameter:
-    """Declare an option of the app's own so that none of its own code runs."""
+    """Declare one of the app's own options so that none of the app's code runs."""
     declared = copy.copy(param)
     declared.callback = None
     if not type(param.type).__module__.startswith("click."):
@@ -341,7 +335,7 @@ def _without_import(pool: click.Parameter) -> click.Parameter:
 
 
 def import_pool(context: click.Context) -> None:
-    """Let Celery make the pool's class of its name in the keyword arguments.
+    """Let Celery replace the pool's name in the keyword arguments by its class.
 
     Args:
         context: what `Command.parse` returned; changed in place.
@@ -366,8 +360,8 @@ def import_pool(context: click.Context) -> None:
 def run(context: click.Context) -> int | None:
     """Run the body of Celery's own command, and return the exit status.
 
-    Celery 5.0 to 5.2 return the status from the body, newer ones raise it. Of a remote
-    shutdown they return the text that it logs, where newer ones end with 0.
+    Celery 5.0 to 5.2 return the status from the body; newer ones raise it. After a
+    remote shutdown the old ones return the text that they log; newer ones end with 0.
 
     Args:
         context: what `Command.parse` returned.

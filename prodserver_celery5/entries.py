@@ -1,4 +1,4 @@
-"""An entry of PRODUCTION_PROCESSES, made once for whoever asks."""
+"""An entry of PRODUCTION_PROCESSES, whose parts are made once."""
 
 from __future__ import annotations
 
@@ -32,19 +32,22 @@ class Entry:
 
     # Whether this process has become the program of an entry.
     running = False
-    # Whether this entry is only checked: that may not configure its app, for which the
-    # project's own code would run.
+    # Whether this entry is only checked. A check must not configure the app: that would
+    # run the project's own code.
     checked = False
-    # Words of the command line, which follow those of ARGS.
+    # Words of the command line that follow those of ARGS.
     extra: tuple[str, ...] = ()
 
     def __init__(self, program: str, config: Mapping[str, Any]) -> None:
         self.program = program
         self.config = config
 
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of the processes whose entry this is: a backend never learns it."""
+        """The names of the processes with this entry, which no backend is told."""
         # A backend derived from ours, or a command line, may have changed ARGS.
         for keys in ({"BACKEND", "APP", "ARGS", *self.config}, ("BACKEND", "APP")):
             if names := processes_with({key: self.config.get(key) for key in keys}):
@@ -53,7 +56,7 @@ class Entry:
 
     @cached_property
     def args(self) -> Any:
-        """ARGS, with what their lazy values stand for."""
+        """ARGS with their lazy values resolved."""
         args = resolved(self.config.get("ARGS"))
         if not isinstance(args, Mapping):
             return args
@@ -61,7 +64,7 @@ class Entry:
 
     @cached_property
     def app_name(self) -> Any:
-        """What ``celery -A`` is to find, the lazy value resolved."""
+        """What ``celery -A`` is to find, a lazy value resolved."""
         return resolved(self.config.get("APP"))
 
     @cached_property
@@ -78,7 +81,7 @@ class Entry:
             try:
                 return import_from_cwd(module, **kwargs)
             except Exception as exc:
-                # Without such a module there may be an attribute of its name.
+                # If there is no such module, there may be an attribute of that name.
                 if not (isinstance(exc, ModuleNotFoundError) and exc.name == module):
                     failed.append(exc)
                 raise
@@ -87,7 +90,7 @@ class Entry:
         try:
             app: Celery = find_app(self.app_name, symbol_by_name, importing)
         except Exception as exc:
-            # Celery looks further when an import has failed, and says what came last.
+            # Celery looks further after a failed import, and raises what came last.
             reason = failed[0] if failed else exc
             if isinstance(exc, ModuleNotFoundError) and not failed:
                 while isinstance(reason.__context__, AttributeError):
@@ -97,7 +100,7 @@ class Entry:
 
     @cached_property
     def command(self) -> Command:
-        """Celery's own command, with the options that the app adds, if there is one."""
+        """Celery's own command, with the options that an app adds, if there is one."""
         from celery import Celery
 
         from .command import Command, Unconfigured
@@ -107,8 +110,8 @@ class Entry:
         except Exception:
             app = None
         if not isinstance(app, Celery):
-            # What is wrong with ARGS can be known all the same. The namespace is that
-            # of Celery's documentation for Django.
+            # ARGS can be checked all the same. The namespace is the one of Celery's
+            # documentation for Django.
             app = Celery("nowhere", namespace="CELERY", set_as_current=False)
         return Command(self.program, Unconfigured(app) if self.checked else app)
 
@@ -129,15 +132,11 @@ class Entry:
         """ARGS as Celery reads them, the pool still a name; raises `OptionError`."""
         return self.command.parse(self.words)
 
-    def without_extra(self) -> Entry:
-        """Return the same entry, without the words of the command line."""
-        return Entry(self.program, self.config)
-
     @cached_property
     def heartbeat_file(self) -> str:
         """HEARTBEAT_FILE, absolute; raises `TypeError` or `ValueError`.
 
-        %n, %h and their like are what they are in the pidfile of a worker.
+        %n, %h and their like mean what they do in a worker's pidfile.
         """
         from .command import private
 
@@ -155,7 +154,7 @@ class Entry:
         return os.path.abspath(path)
 
     def parsed(self, words: Sequence[str]) -> click.Context:
-        """Return words as Celery reads them: those of the entry are read only once.
+        """Return words as Celery reads them; it reads the entry's own only once.
 
         Args:
             words: what a backend made of the entry's own.
@@ -169,11 +168,7 @@ class Entry:
 
 
 def processes_with(part: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the processes whose entries have the same under some keys.
-
-    Args:
-        part: of an entry.
-    """
+    """Name the processes whose entries have the same values as a part of an entry."""
     try:
         processes = dict(settings.PRODUCTION_PROCESSES)
     except Exception:

@@ -1,6 +1,6 @@
 """The rules that an entry of PRODUCTION_PROCESSES has to keep.
 
-Each rule takes the entry to look at, and yields a `Finding` for what is wrong with it.
+Each rule takes an entry and yields a `Finding` for each thing wrong with it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,12 @@ if TYPE_CHECKING:
     from .command import Command, OptionError
 
 __all__ = (
-    "Finding",
-    "Rule",
-    "Severity",
-    "app",
-    "backend",
-    "embedded_scheduler",
-    "files",
-    "grace",
-    "heartbeat_detached",
-    "heartbeat_file",
-    "leader_lock",
-    "lists",
-    "look",
-    "may_be_ours",
-    "mistakes",
-    "node_files",
-    "pool",
-    "processes",
-    "same_heartbeat_file",
-    "scheduler",
-    "second_beat",
-    "shape",
-    "shell",
-    "unused_options",
-    "user",
-    "workdir",
-)
+    "Finding", "Rule", "Severity", "app", "backend", "embedded_scheduler", "files",
+    "grace", "heartbeat_detached", "heartbeat_file", "leader_lock", "lists", "look",
+    "may_be_ours", "mistakes", "node_files", "pool", "processes",
+    "same_heartbeat_file", "scheduler", "second_beat", "shape", "shell",
+    "unused_options", "user", "workdir",
+)  # fmt: skip
 
 
 class Severity(Enum):
@@ -64,16 +43,25 @@ class Severity(Enum):
     DOUBT = "the start goes on; a warning of the checks"
 
 
+# Of each id that is no mistake: docs/checks.md tells which stop a start all the same.
+_SEVERITIES = {
+    **dict.fromkeys(("W001", "W002", "W003", "W006", "W008"), Severity.MACHINE),
+    **dict.fromkeys(("W004", "W005", "W007", "W009", "W010"), Severity.DOUBT),
+    **dict.fromkeys(("W012", "W013", "W014", "W015", "W016"), Severity.DOUBT),
+}
+
+
 class Finding(Exception):  # noqa: N818 - not all of them are errors
     """Something wrong with an entry.
 
     Args:
         id: of the system check, such as ``"E003"``.
-        names: of the processes whose entry it is; none where it is of all.
+        names: of the processes that have the entry; empty for the setting as a whole.
         message: the key, the value, and what is wrong.
         hint: what to do; ``""`` where the message says it.
-        severity: what it means for a start and for a check.
-        cause: the error that it was found by.
+        severity: what it means for a start and for a check; by default that of the
+            id, and a mistake if this module has no such id.
+        cause: the error that revealed it.
     """
 
     def __init__(
@@ -83,7 +71,7 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         message: str,
         hint: str = "",
         *,
-        severity: Severity = Severity.MISTAKE,
+        severity: Severity | None = None,
         cause: BaseException | None = None,
     ) -> None:
         self.id = id
@@ -91,15 +79,15 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         self.message, self.hint = (
             redaction.text(" ".join(text.split())) for text in (message, hint)
         )
-        self.severity = severity
+        self.severity = severity or _SEVERITIES.get(id, Severity.MISTAKE)
         self.__cause__ = cause
-        # What Celery and Python say does not always end as a sentence does.
+        # Messages of Celery and Python may lack a full stop.
         stop = "." if hint and self.message[-1] not in ".?!" else ""
         where = f"{', '.join(names)}: " if names else ""
         super().__init__(f"{where}{self.message}{stop} {self.hint}".rstrip())
 
     def of_the_command_line(self) -> Finding:
-        """Return the same, found in what a command line adds to ARGS."""
+        """Return the same finding, about what the command line adds to ARGS."""
         message = re.sub("^ARGS:? ", "", self.message)
         return Finding(
             self.id, self.names, f"on the command line, {message}", self.hint,
@@ -112,17 +100,18 @@ Rule = Callable[[Entry], Iterator[Finding]]
 
 
 def look(entry: Entry, keys: Sequence[str], rules: Sequence[Rule]) -> Iterator[Finding]:
-    """Find what is wrong with an entry, without starting anything or importing a pool.
+    """Find what is wrong with an entry; start nothing and import no pool.
 
     Args:
         entry: to look at.
         keys: that the entry may have.
-        rules: those of its program; they see only entries whose APP and ARGS are right.
+        rules: of its program; they see only entries whose APP and ARGS are right.
     """
     alone: set[str] | None = None
     for finding in _look(entry, keys, rules):
         if entry.extra and alone is None:
-            alone = {str(other) for other in _look(entry.without_extra(), keys, rules)}
+            without_extra = Entry(entry.program, entry.config)
+            alone = {str(other) for other in _look(without_extra, keys, rules)}
         is_extra = alone is not None and str(finding) not in alone
         yield finding.of_the_command_line() if is_extra else finding
 
@@ -130,30 +119,22 @@ def look(entry: Entry, keys: Sequence[str], rules: Sequence[Rule]) -> Iterator[F
 def _look(
     entry: Entry, keys: Sequence[str], rules: Sequence[Rule]
 ) -> Iterator[Finding]:
+    """E010: a key is unknown. W012: a rule needs what this Celery does not have."""
     for key in entry.config:
         if key not in keys:
-            known = f"{', '.join(keys[:-1])} and {keys[-1]}"
-            yield Finding(
-                "E010",
-                entry.names,
-                f"the key {shown(key)} is unknown.",
-                f"An entry can have {known}.",
-            )
+            message = f"the key {shown(key)} is unknown."
+            hint = f"An entry can have {', '.join(keys[:-1])} and {keys[-1]}."
+            yield Finding("E010", entry.names, message, hint)
     wrong = [*app(entry), *arguments(entry)]
     yield from wrong
-    for rule in (workdir, shell, lists, *rules) if not wrong else ():
-        yield from _kept(rule, entry)
-
-
-def _kept(rule: Rule, entry: Entry) -> Iterator[Finding]:
-    """Apply a rule; W012: it needs what this Celery does not have."""
     from .command import PrivateNameError
 
-    try:
-        yield from rule(entry)
-    except PrivateNameError as exc:
-        message = f"a check is left out: {exc}"
-        yield Finding("W012", entry.names, message, severity=Severity.DOUBT, cause=exc)
+    for rule in () if wrong else (workdir, shell, lists, *rules):
+        try:
+            yield from rule(entry)
+        except PrivateNameError as exc:
+            message = f"a check is left out: {exc}"
+            yield Finding("W012", entry.names, message, cause=exc)
 
 
 # What has no backend yet
@@ -164,7 +145,7 @@ def processes() -> Iterator[Finding]:
     setting = "PRODUCTION_PROCESSES"
     takes = "It must be a dict of names of processes and their entries."
     if setting in dir(settings):
-        # Django itself looks at a lazy value when it hands it out.
+        # Django itself evaluates a lazy value to hand it out.
         value, what = told(SimpleLazyObject(lambda: getattr(settings, setting)))
         if not isinstance(value, Mapping):
             yield Finding("E016", (), f"{setting} {what}", takes)
@@ -179,8 +160,8 @@ def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
     """E001: the entry is no dict. E002: its BACKEND is missing, or no path.
 
     Args:
-        names: of the processes that have it.
-        config: what stands in PRODUCTION_PROCESSES.
+        names: of the processes that have the entry.
+        config: the entry, whatever PRODUCTION_PROCESSES has there.
     """
     config, what = told(config)
     if not isinstance(config, Mapping):
@@ -197,9 +178,9 @@ def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
 
 
 def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
-    """Whether a backend can be one of this package, or derived from it.
+    """Whether a backend may be one of this package's, or derived from one.
 
-    Other backends, and what they would import, are left alone.
+    Other backends are not imported, nor what they would import.
 
     Args:
         path: of the backend; ``""`` where there is none.
@@ -217,22 +198,16 @@ def backend(
     """E002: the backend cannot be used. W015: nor is it known to be one of ours.
 
     Args:
-        names: of the processes that have it.
+        names: of the processes that have the entry.
         path: of the backend.
-        error: what the backend failed with.
-        is_ours: whether it is one of this package, or derived from it.
+        error: what its import or its construction raised.
+        is_ours: whether it is one of this package's, or derived from one.
     """
     message = f"BACKEND = {path!r} cannot be used: {reason(error)}"
     if is_ours:
         return Finding("E002", names, message, cause=error)
-    return Finding(
-        "W015",
-        names,
-        message,
-        "Nothing else of the entry was checked.",
-        severity=Severity.DOUBT,
-        cause=error,
-    )
+    hint = "Nothing else of the entry was checked."
+    return Finding("W015", names, message, hint, cause=error)
 
 
 # Every program
@@ -257,12 +232,9 @@ def app(entry: Entry) -> Iterator[Finding]:
     from celery import Celery
 
     if not isinstance(found, Celery):
-        yield Finding(
-            "E005",
-            entry.names,
-            f"APP = {name!r} is of type {type(found).__name__}, not a Celery app.",
-            'Name the app itself, such as "proj.celery:app".',
-        )
+        message = f"APP = {name!r} is of type {type(found).__name__}, not a Celery app."
+        hint = 'Name the app itself, such as "proj.celery:app".'
+        yield Finding("E005", entry.names, message, hint)
 
 
 def arguments(entry: Entry) -> Iterator[Finding]:
@@ -273,16 +245,13 @@ def arguments(entry: Entry) -> Iterator[Finding]:
         entry.context  # noqa: B018 - made once, for whoever asks next
     except OptionError as whole:
         for error in mistakes(entry.command, entry.config.get("ARGS"), whole):
-            found = pasted.unexpanded(f"{error.where}: {error}")
-            yield Finding(
-                "E006" if isinstance(error, UnknownOptionError) else "E007",
-                entry.names,
-                f"{error.where}: {error}",
-                f"ARGS are not read by a shell: write {found[1]} in the settings."
-                if found and not error.hint
-                else error.hint,
-                cause=error,
-            )
+            id = "E006" if isinstance(error, UnknownOptionError) else "E007"
+            message, hint = f"{error.where}: {error}", error.hint
+            if not hint and (found := pasted.unexpanded(message)):
+                hint = (
+                    f"ARGS are not read by a shell: write {found[1]} in the settings."
+                )
+            yield Finding(id, entry.names, message, hint, cause=error)
 
 
 def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[OptionError]:
@@ -290,8 +259,8 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
 
     Args:
         command: the subcommand that is to read them.
-        args: that have a mistake.
-        whole: what Celery says of all of them together.
+        args: the ARGS with a mistake.
+        whole: the error that Celery raised for all of them together.
     """
     import click
 
@@ -306,12 +275,12 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         return None
 
     def is_missing(error: OptionError) -> bool:
-        # Where the app has an option that has to be given, each part alone lacks it.
+        # Each part alone lacks an option that the app requires.
         return isinstance(error.__cause__, click.MissingParameter)
 
     environment = attempt(None)
     if environment and not is_missing(environment):
-        # Which variable it is, Celery does not always say either.
+        # Celery does not always say which variable it is, either.
         param = getattr(environment.__cause__, "param", None)
         known = f"CELERY_{command.name}_{getattr(param, 'name', '…')}".upper()
         variable = getattr(param, "envvar", None) or known
@@ -323,7 +292,7 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         return
     found = False
     args, _ = told(args)
-    # Celery does not always say which option it was: each is tried alone.
+    # Celery does not always say which option it is, so each is tried alone.
     for key, value in args.items() if isinstance(args, Mapping) else ():
         error = attempt({key: value})
         if error and not is_missing(error):
@@ -338,29 +307,23 @@ def workdir(entry: Entry) -> Iterator[Finding]:
     """W003: the folder to work in is missing."""
     folder = entry.context.obj.workdir
     if folder and not os.path.isdir(folder):
-        yield _missing(entry, f"workdir = {str(folder)!r}: this folder")
+        message = f"workdir = {str(folder)!r}: this folder does not exist here."
+        yield Finding("W003", entry.names, message)
 
 
 def shell(entry: Entry) -> Iterator[Finding]:
     """W013: a shell would expand it. W014: another program reads %% as %."""
     for where, text, setting in _texts(entry.args):
         if found := pasted.unexpanded(text):
-            shown, expression = found
-            yield Finding(
-                "W013",
-                entry.names,
-                f"{where}: ARGS are not read by a shell, so {shown} stays as it is.",
-                f"Write {setting.format(expression)} in the settings.",
-                severity=Severity.DOUBT,
-            )
+            literal, expression = found
+            message = f"ARGS are not read by a shell, so {literal} stays as it is."
+            hint = f"Write {setting.format(expression)} in the settings."
+            yield Finding("W013", entry.names, f"{where}: {message}", hint)
         if escaped := pasted.literal_percent(text):
-            yield Finding(
-                "W014",
-                entry.names,
-                f"{where}: Celery reads {escaped} as the two characters {escaped[1:]}.",
-                f"Write {escaped[1:]}: systemd and supervisor need two, settings one.",
-                severity=Severity.DOUBT,
-            )
+            read = escaped[1:]
+            message = f"{where}: Celery reads {escaped} as the two characters {read}."
+            hint = f"Write {read}: systemd and supervisor need two, settings one."
+            yield Finding("W014", entry.names, message, hint)
 
 
 def lists(entry: Entry) -> Iterator[Finding]:
@@ -368,13 +331,9 @@ def lists(entry: Entry) -> Iterator[Finding]:
     for key, value in entry.context.params.items():
         for element in value if isinstance(value, list) else ():
             if isinstance(element, str) and (element.strip() or None) != element:
-                yield Finding(
-                    "W016",
-                    entry.names,
-                    f"{key} has {element!r}, which Celery takes as it is.",
-                    "Remove the space." if element.strip() else "Remove it.",
-                    severity=Severity.DOUBT,
-                )
+                message = f"{key} has {element!r}, which Celery takes as it is."
+                hint = "Remove the space." if element.strip() else "Remove it."
+                yield Finding("W016", entry.names, message, hint)
 
 
 # Programs that have an option in common
@@ -409,18 +368,16 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
     if isinstance(found, type) and issubclass(found, PersistentScheduler):
         yield from _folders(entry, "schedule", "schedule_filename")
         if "LEADER_LOCK" in entry.config:
-            yield Finding(
-                "W009",
-                entry.names,
+            message = (
                 f"scheduler = {name!r} keeps its last runs in a file: what comes due"
-                " while no beat leads is left out, unless all beats share the file.",
-                "Share it, or use a scheduler that keeps them in a database.",
-                severity=Severity.DOUBT,
+                " while no beat leads is left out, unless all beats share the file."
             )
+            hint = "Share it, or use a scheduler that keeps them in a database."
+            yield Finding("W009", entry.names, message, hint)
 
 
 def embedded_scheduler(entry: Entry) -> Iterator[Finding]:
-    """What `scheduler` finds, where a worker runs a beat of its own."""
+    """What `scheduler` finds, for a worker that runs a beat of its own."""
     if entry.context.params.get("beat"):
         yield from scheduler(entry)
 
@@ -431,21 +388,17 @@ def pool(entry: Entry) -> Iterator[Finding]:
 
     name = entry.context.params.get("pool")
     if name == "prefork":
-        # Celery takes its option's default for "what worker_pool says".
+        # The default of Celery's option, which then means "what worker_pool says".
         name = entry.conf.worker_pool
     path = str(private("celery.concurrency", "ALIASES").get(name, name) or "")
-    # As symbol_by_name() takes it: "module:Class", "module.Class", or a module.
+    # As symbol_by_name() reads it: "module:Class", "module.Class", or a module.
     module, colon, _ = path.partition(":")
     module = module if colon else path.rpartition(".")[0] or path
     library = module.rpartition(".")[2]
     wanted = library if library in green.LIBRARIES else module
     if isinstance(name, str) and wanted and not _is_importable(wanted):
-        yield Finding(
-            "W001",
-            entry.names,
-            f"pool = {name!r} needs the module {wanted!r}, not installed here.",
-            severity=Severity.MACHINE,
-        )
+        message = f"pool = {name!r} needs the module {wanted!r}, not installed here."
+        yield Finding("W001", entry.names, message)
 
 
 def user(entry: Entry) -> Iterator[Finding]:
@@ -456,14 +409,9 @@ def user(entry: Entry) -> Iterator[Finding]:
             if value:
                 find(value)
         except (ImportError, KeyError) as exc:
-            yield Finding(
-                "W002",
-                entry.names,
-                f"{key} = {value!r} is unknown here.",
-                "It takes a name or a number that this machine knows.",
-                severity=Severity.MACHINE,
-                cause=exc,
-            )
+            message = f"{key} = {value!r} is unknown here."
+            hint = "It takes a name or a number that this machine knows."
+            yield Finding("W002", entry.names, message, hint, cause=exc)
 
 
 def files(entry: Entry) -> Iterator[Finding]:
@@ -482,11 +430,11 @@ def unused_options(entry: Entry) -> Iterator[Finding]:
     for option in ("umask", "executable"):
         if params.get(option) and not params.get("detach"):
             message = f"{option} has no effect without detach."
-            yield Finding("W004", entry.names, message, severity=Severity.DOUBT)
+            yield Finding("W004", entry.names, message)
 
 
 def heartbeat_file(entry: Entry) -> Iterator[Finding]:
-    """E011: it is no path. E012: it cannot be had. W006: it cannot be made here."""
+    """E011: it is no path. E012: no POSIX. W006: it cannot be made here."""
     if "HEARTBEAT_FILE" not in entry.config:
         return
     from .command import PrivateNameError
@@ -515,25 +463,19 @@ def heartbeat_file(entry: Entry) -> Iterator[Finding]:
         wrong = f"no file can be made in the folder {folder!r} here."
     if wrong:
         hint = "Nothing expands ~: write Path.home()." if "/~" in folder else ""
-        yield Finding(
-            "W006", entry.names, f"{what} {wrong}", hint, severity=Severity.MACHINE
-        )
+        yield Finding("W006", entry.names, f"{what} {wrong}", hint)
 
 
 def heartbeat_detached(entry: Entry) -> Iterator[Finding]:
     """E012: Celery starts a detached worker itself, without this package."""
     if "HEARTBEAT_FILE" in entry.config and entry.context.params.get("detach"):
-        yield Finding(
-            "E012",
-            entry.names,
-            "HEARTBEAT_FILE is not written with detach: the worker is Celery's own"
-            " then.",
-            "Remove one of the two.",
-        )
+        message = "is not written with detach: the worker is Celery's own then."
+        hint = "Remove one of the two."
+        yield Finding("E012", entry.names, f"HEARTBEAT_FILE {message}", hint)
 
 
 def grace(entry: Entry) -> Iterator[Finding]:
-    """E015: GRACE_SECONDS is no time, or detached. W010: SIGTERM leaves no time."""
+    """E015: it is no time, or beside detach. W010: SIGTERM leaves no time."""
     if "GRACE_SECONDS" not in entry.config:
         return
     from .grace import seconds_of
@@ -542,29 +484,17 @@ def grace(entry: Entry) -> Iterator[Finding]:
     try:
         seconds_of(value)
     except Exception as exc:  # a lazy value can raise anything
-        yield Finding(
-            "E015",
-            entry.names,
-            f"GRACE_SECONDS = {shown(value)}: {exc}.",
-            "It takes a number of seconds above 0, or a timedelta.",
-            cause=exc,
-        )
+        message = f"GRACE_SECONDS = {shown(value)}: {exc}."
+        hint = "It takes a number of seconds above 0, or a timedelta."
+        yield Finding("E015", entry.names, message, hint, cause=exc)
+    without = "GRACE_SECONDS has no effect with"
     if entry.context.params.get("detach"):
-        yield Finding(
-            "E015",
-            entry.names,
-            "GRACE_SECONDS has no effect with detach: the worker is Celery's own then.",
-            "Remove one of the two.",
-        )
+        message = f"{without} detach: the worker is Celery's own then."
+        yield Finding("E015", entry.names, message, "Remove one of the two.")
     if os.environ.get("REMAP_SIGTERM") == "SIGQUIT":
-        yield Finding(
-            "W010",
-            entry.names,
-            "GRACE_SECONDS has no effect with REMAP_SIGTERM=SIGQUIT:"
-            " SIGTERM is a cold shutdown then.",
-            "Remove the variable, or set it to SIGTERM.",
-            severity=Severity.DOUBT,
-        )
+        message = f"{without} REMAP_SIGTERM=SIGQUIT: SIGTERM is a cold shutdown then."
+        hint = "Remove the variable, or set it to SIGTERM."
+        yield Finding("W010", entry.names, message, hint)
 
 
 # A beat that leads
@@ -584,26 +514,18 @@ def leader_lock(entry: Entry) -> Iterator[Finding]:
     try:
         lock_of(alias, "")
     except NotHereError as exc:
-        yield Finding(
-            "W008",
-            entry.names,
-            f"{what}: {exc}",
-            exc.hint,
-            severity=Severity.MACHINE,
-            cause=exc,
-        )
+        yield Finding("W008", entry.names, f"{what}: {exc}", exc.hint, cause=exc)
     except RefusedError as exc:
         yield Finding("E013", entry.names, f"{what}: {exc}", exc.hint, cause=exc)
     for option in ("detach", "uid", "gid"):
-        # It would fork again, and users can be changed only once.
+        # A new start would fork again, and a process changes its user only once.
         if entry.context.params.get(option):
-            yield Finding(
-                "E014",
-                entry.names,
+            message = (
                 f"{option} does not go with LEADER_LOCK, whose beat starts again under"
-                " the same pid when it has lost the lead.",
-                "Leave it to what starts the process.",
+                " the same pid when it has lost the lead."
             )
+            hint = "Leave it to what starts the process."
+            yield Finding("E014", entry.names, message, hint)
 
 
 # Several entries
@@ -614,7 +536,7 @@ def same_heartbeat_file(entry: Entry, others: Sequence[Entry]) -> Iterator[Findi
 
     Args:
         entry: to look at.
-        others: the entries of all processes, this one among them.
+        others: the entries of all processes, including this one.
     """
     if "HEARTBEAT_FILE" not in entry.config:
         return
@@ -623,15 +545,13 @@ def same_heartbeat_file(entry: Entry, others: Sequence[Entry]) -> Iterator[Findi
             continue
         with suppress(Exception):  # which has a finding of its own
             if other.heartbeat_file == entry.heartbeat_file:
-                yield Finding(
-                    "W007",
-                    entry.names,
+                message = (
                     f"HEARTBEAT_FILE = {shown(entry.config['HEARTBEAT_FILE'])} is also"
-                    f" that of the process {', '.join(other.names)}: on one machine"
-                    " only one of the two would start.",
-                    "Give each a file of its own.",
-                    severity=Severity.DOUBT,
+                    f" that of the process {other}: on one machine only one of the two"
+                    " would start."
                 )
+                hint = "Give each a file of its own."
+                yield Finding("W007", entry.names, message, hint)
 
 
 def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:
@@ -644,20 +564,17 @@ def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:
     if not entry.context.params.get("beat"):
         return
     for beat in beats:
-        # APP has several spellings.
+        # By the app itself: APP can spell the same one in several ways.
         if not [*app(beat)] and beat.app is entry.app:
-            yield Finding(
-                "W005",
-                entry.names,
+            message = (
                 "beat = True starts a second beat of this app, beside the process"
-                f" {', '.join(beat.names)}: each scheduled task would be sent twice.",
-                "Remove one of the two.",
-                severity=Severity.DOUBT,
+                f" {beat}: each scheduled task would be sent twice."
             )
+            yield Finding("W005", entry.names, message, "Remove one of the two.")
 
 
 def _texts(args: object) -> Iterator[tuple[str, str, str]]:
-    """Each text in ARGS, where it is, and how its value is written in the settings."""
+    """Yield where each text of ARGS is, the text, and how settings spell its value."""
     from .arguments import where_is
 
     if isinstance(args, str):
@@ -678,7 +595,7 @@ def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]
         return
     for key in keys:
         path = str(entry.context.params.get(key) or "")
-        shown = f"{key.replace('_', '-')} = {path!r}:"
+        what = f"{key.replace('_', '-')} = {path!r}:"
         if path and named:
             from .command import private
 
@@ -686,18 +603,14 @@ def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]
             try:
                 path = expand(path, entry.context.params["hostname"])
             except ValueError as exc:
-                message = f"{shown} {str(exc).splitlines()[0]}"
+                message = f"{what} {str(exc).splitlines()[0]}"
                 yield Finding("E007", entry.names, message, cause=exc)
                 continue
         folder = os.path.dirname(os.path.join(base, path))
         if path and folder and not os.path.isdir(folder):
+            message = f"{what} the folder {folder!r} does not exist here."
             hint = "Nothing expands ~: write Path.home()." if path[0] == "~" else ""
-            yield _missing(entry, f"{shown} the folder {folder!r}", hint)
-
-
-def _missing(entry: Entry, folder: str, hint: str = "") -> Finding:
-    message = f"{folder} does not exist here."
-    return Finding("W003", entry.names, message, hint, severity=Severity.MACHINE)
+            yield Finding("W003", entry.names, message, hint)
 
 
 def _find_user(value: str) -> None:
@@ -711,19 +624,19 @@ def _find_user(value: str) -> None:
 def _find_group(value: str) -> None:
     from .command import private
 
-    # A number may be that of a group without a name.
+    # A group may have a number and no name.
     private("celery.platforms", "parse_gid")(value)
 
 
 def _is_importable(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except Exception:  # of a package above it, which is imported
+    except Exception:  # importing its parent package can raise anything
         return False
 
 
 def _nearest(name: str, names: Iterable[Any]) -> str:
-    """Return a hint to the name that is nearly another, if one is."""
+    """Return a hint where one of the names is nearly the wanted one."""
     known = {str(given).upper(): given for given in names}
     near = difflib.get_close_matches(name, known, n=1)
     return f"Is it misspelt as {known[near[0]]!r}?" if near else ""

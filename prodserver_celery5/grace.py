@@ -1,12 +1,12 @@
 """An end within the time that the platform gives: the key GRACE_SECONDS of a worker.
 
-Platforms send SIGTERM, and SIGKILL 10 to 30 seconds later. Celery's warm shutdown
-waits for the longest task; what is not done by then dies with the process, and its
+Platforms send SIGTERM, and SIGKILL 10 to 30 seconds later. Celery's warm shutdown waits
+for the longest task. What is not done by SIGKILL dies with the process, and its
 message, ``acks_late`` or not, waits for the broker's visibility timeout, an hour on
 Redis. Here a thread waits beside the warm shutdown, and ends the worker in time.
 
-The order matters: the messages go back first. A child of the pool that dies before that
-is a failed task to Celery, which acknowledges its message.
+The order matters: the messages go back first. If a child of the pool died before that,
+Celery would take its task for failed, and acknowledge the message.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from .values import resolved
 
 __all__ = ("Grace", "apply", "seconds_of")
 
-# What giving back may take where the broker does not answer.
+# How long giving back may take, in seconds, if the broker does not answer.
 SECONDS_TO_GIVE_BACK = 3.0
 
-# How often a pool without an event loop acknowledges what has ended meanwhile.
+# How often a pool without an event loop acknowledges what has ended, in seconds.
 TICK = 0.1
 
 
@@ -43,7 +43,7 @@ def seconds_of(value: object) -> float:
     """Return the value of GRACE_SECONDS in seconds.
 
     Args:
-        value: a number of seconds or a timedelta, or what stands for one.
+        value: a number of seconds or a timedelta; it may be lazy.
 
     Raises:
         ValueError: it is something else, or no time at all.
@@ -59,15 +59,14 @@ def seconds_of(value: object) -> float:
 
 
 def apply(seconds: float) -> None:
-    """Let the worker that this process is about to run end in time.
+    """Make the worker that this process is about to run end in time.
 
     Args:
-        seconds: from SIGTERM to the moment when unfinished tasks go back.
+        seconds: from SIGTERM until unfinished tasks go back.
     """
 
     def watch(sender: Any, **_: Any) -> None:
-        grace = Grace(sender, seconds)
-        signals.worker_shutting_down.connect(grace.begin, weak=False)
+        signals.worker_shutting_down.connect(Grace(sender, seconds).begin, weak=False)
 
     signals.worker_init.connect(watch, weak=False)
 
@@ -77,7 +76,7 @@ class Grace:
 
     Args:
         worker: Celery's, before it starts.
-        seconds: that its tasks have from SIGTERM on.
+        seconds: how long its tasks have from SIGTERM on.
     """
 
     def __init__(self, worker: Any, seconds: float) -> None:
@@ -92,10 +91,10 @@ class Grace:
         self._sleep = _unpatched("time", "sleep")
 
     def begin(self, sig: str, **_: Any) -> None:
-        """Begin to count: Celery tells of each signal that shuts the worker down.
+        """Begin to count; Celery calls this for each signal that stops the worker.
 
         Args:
-            sig: that was received. Only SIGTERM comes with a limit.
+            sig: the name of the signal. Only SIGTERM comes with a limit.
         """
         if sig != "SIGTERM" or self._begun:
             return
@@ -106,7 +105,7 @@ class Grace:
         self._start_thread(_traced, (self._guard, ends + SECONDS_TO_GIVE_BACK))
         while not self._counts and time.monotonic() < began + 1:
             self._sleep(0.001)
-        # Celery is about to forget them, because they will not begin here.
+        # Celery is about to forget those that have not begun: here they never will.
         timer = self._worker.consumer.timer
         self._received = {
             *self._worker.state.reserved_requests,
@@ -116,14 +115,14 @@ class Grace:
             # Its connections belong to the hub, and so to the main thread.
             self._worker.pool.spawn_n(self._acknowledge_in_the_hub)
         if self._worker.statedb:
-            # What has been revoked, which Celery saves by `atexit`.
+            # What has been revoked, which Celery would save by `atexit`.
             self._worker._persistence.sync()
 
     def _wait(self, ends: float) -> None:
         """Give back what is left when the time is over, and end the worker."""
         # Up to Celery 5.2 its signal handler counts the threads that are no dummies. If
-        # it is alone it raises the shutdown there and then: in the midst of a task, or
-        # of a message, which is lost.
+        # there is only one, it raises the shutdown there and then: in the middle of a
+        # task, or of a message, which is lost.
         threading.current_thread().name = "grace"
         self._counts = True
         while (left := ends - time.monotonic()) > 0:
@@ -145,7 +144,7 @@ class Grace:
         self._end()
 
     def _acknowledge(self) -> None:
-        """Acknowledge what has ended since Celery's loop has.
+        """Acknowledge the tasks that have ended since Celery's loop did.
 
         Up to Celery 5.6 these acknowledgements would wait for the last task.
         """
@@ -159,7 +158,7 @@ class Grace:
             time.sleep(TICK)
 
     def _acknowledge_by_the_loop(self) -> None:
-        """Acknowledge where an event loop has put it off: it does so when it closes."""
+        """Acknowledge what an event loop has put off: it does so when it closes."""
         if self._worker.hub and self._worker.consumer.blueprint.state != bootsteps.RUN:
             self._worker.hub.close()
 
@@ -190,8 +189,8 @@ class Grace:
         with suppress(Exception):
             if self._worker.pidlock:
                 self._worker.pidlock.release()
-        # From here on it is no other thread's turn: Celery would take the end of the
-        # children for a failure of their tasks, and store it.
+        # From here on no other thread gets a turn: Celery would take the end of the
+        # children for a failure of their tasks, and store that.
         sys.setswitchinterval(60)
         for child in active_children():
             with suppress(ProcessLookupError):
@@ -206,16 +205,16 @@ def _traced(run: Callable[[float], None], ends: float) -> None:
 
 
 def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
-    """Let the broker have back what a connection has not acknowledged.
+    """Give back to the broker what a connection has not acknowledged.
 
     Args:
-        connection: of a worker's consumer; of no use any more after that.
-        sleep: for a number of seconds, in a native thread.
+        connection: of a worker's consumer; of no use afterwards.
+        sleep: waits for a number of seconds in a native thread.
     """
     kind = connection.transport.driver_type
     if kind == "amqp":
-        # RabbitMQ does it as soon as the connection is gone. Closing the socket would
-        # not do: a child that was forked later has it as well.
+        # RabbitMQ does it as soon as the connection is gone. Closing the socket is not
+        # enough: a child that was forked later holds it, too.
         socket = _unpatched("socket", "socket")
         copy = socket(fileno=os.dup(connection.connection.sock.fileno()))
         copy.shutdown(_unpatched("socket", "SHUT_RDWR"))
@@ -228,8 +227,8 @@ def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
 def _give_back_to_redis(connection: Any, sleep: Callable[[float], None]) -> None:
     """Restore the messages through a connection of this thread's own.
 
-    To close the worker's own would not do: kombu reads a last answer then, which never
-    comes where a task runs in the midst of its reading, as with the solo pool.
+    Closing the worker's own does not work: kombu then reads a last answer, which never
+    comes if a task runs in the middle of that reading, as with the solo pool.
     """
     with connection.clone() as fresh:
         fresh.connect()
@@ -239,7 +238,7 @@ def _give_back_to_redis(connection: Any, sleep: Callable[[float], None]) -> None
                 if answer := _last_answer(channel, sleep):
                     mine.client.rpush(*answer)
             finally:
-                # The oldest last, for it is to be the next.
+                # The oldest last, so that it comes next.
                 for tag in reversed(list(channel.qos._delivered)):
                     mine.qos.restore_by_tag(tag)
 
@@ -247,22 +246,22 @@ def _give_back_to_redis(connection: Any, sleep: Callable[[float], None]) -> None
 def _last_answer(channel: Any, sleep: Callable[[float], None]) -> Any:
     """Read the queue and the message that Redis has sent and nobody has read.
 
-    Redis hands out a message and forgets it: with this socket it would be lost.
+    Redis forgets a message as it hands it out: it would be lost with this socket.
     """
     if not channel._in_poll:
         return None
     connection = channel.client.connection
-    # Up to kombu 5.5 the time that Redis takes to answer is fixed.
+    # Up to kombu 5.5 the time that Redis waits before it answers is fixed.
     ends = time.monotonic() + getattr(channel, "brpop_timeout", 1) + 0.5
     while not connection.can_read(0):
         if time.monotonic() > ends:
-            return None  # read already, and in the midst of being handled
+            return None  # it has been read, and is being handled
         sleep(0.02)
     return channel.client.parse_response(connection, "BRPOP")
 
 
 def _scheduled(timer: Any) -> Iterator[Any]:
-    """Find requests with a time to begin at, as ``inspect scheduled`` does."""
+    """Find the requests that wait for their time, as ``inspect scheduled`` does."""
     from celery.worker.request import Request
 
     for waiting in timer.schedule.queue:

@@ -1,4 +1,4 @@
-"""The launcher that patches gevent or eventlet in before anything else.
+"""The launcher that lets gevent or eventlet patch before anything else runs.
 
 `restart` replaces the process by ``python green.py LIBRARY PROGRAM …``, which
 patches and then runs the program as Python would: same pid, same interpreter flags.
@@ -18,10 +18,10 @@ LIBRARIES = ("eventlet", "gevent")
 
 
 def needed_by(pool: object) -> str | None:
-    """Name the library that has to be patched in before a pool can work.
+    """Name the library that has to patch before a pool can work.
 
     Args:
-        pool: the pool's class, as Celery makes it of ``--pool``.
+        pool: the pool's class, as Celery makes it from ``--pool``.
     """
     for base in getattr(pool, "__mro__", ()):
         package, _, library = base.__module__.rpartition(".")
@@ -46,12 +46,12 @@ def is_patched(library: str) -> bool:
 def restart(library: str) -> None:
     """Replace this process by the same program, patched before its first import.
 
-    Does nothing where the process is patched already.
+    Does nothing if the process is patched already.
 
     Args:
         library: ``"gevent"`` or ``"eventlet"``.
     """
-    # A program that takes its patches back is not started a third time.
+    # If the program undoes the patches, `behind` does not start it a third time.
     if not is_patched(library):
         from .restart import behind
 
@@ -60,7 +60,7 @@ def restart(library: str) -> None:
 
 def _main(library: str, program: list[str]) -> None:
     """Patch, and run a program as Python itself would."""
-    # `restart` has lent it, for what is imported before the program.
+    # `restart` changed it for what is imported before the program.
     os.environ["PYTHONPATH"] = os.environ.pop("PRODSERVER_CELERY5_PYTHONPATH", "")
     if not os.environ["PYTHONPATH"]:
         del os.environ["PYTHONPATH"]
@@ -83,8 +83,8 @@ def _main(library: str, program: list[str]) -> None:
     if has_home:
         homes = {"-m": os.getcwd(), "-c": ""}
         sys.path[0] = homes.get(kind, os.path.dirname(os.path.realpath(path)))
-    # What Python itself calls; its public relatives change `sys.argv` back at the end,
-    # when Celery takes from there what SIGHUP has to start.
+    # What Python itself calls. Its public relatives restore `sys.argv` at the end, when
+    # Celery takes from there what SIGHUP is to start.
     run_module = runpy._run_module_as_main  # type: ignore[attr-defined]
     if kind == "-m":
         del sys.argv[0]

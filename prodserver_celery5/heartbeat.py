@@ -1,7 +1,7 @@
 """The loop that does the work says that it comes round, and what it does.
 
-Nothing here runs by itself: a thread or a timer would go on while the loop hangs. Where
-the loop has a good reason to be silent, it says before for how long.
+Nothing here runs by itself: a thread or a timer would go on while the loop hangs. A
+loop with a good reason to be silent says beforehand for how long.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import Protocol
 
 __all__ = (
     "CONNECTING",
-    "LEADING",
     "READY",
-    "STANDING_BY",
     "STARTING",
     "STOPPING",
     "TURN",
@@ -28,25 +26,24 @@ __all__ = (
     "Sink",
 )
 
+# The states of a process; `leader` has two more: "standing by" and "leading".
 STARTING = "starting"
 CONNECTING = "connecting"
 READY = "ready"
-STANDING_BY = "standing by"
-LEADING = "leading"
 STOPPING = "stopping"
 
-# How long a process may be silent, in seconds. The documentation has them as well.
+# How long a process may be silent, in seconds. The documentation repeats them.
 TURN = 30.0
-"""A loop at work: kombu's sleeps for ten seconds at the most."""
+"""A loop at work: kombu's sleeps for ten seconds at most."""
 WAIT = 300.0
 """A start, an attempt to connect, a tick of beat: TCP may try for two minutes."""
 WORK = 3600.0
 """The tasks that a warm shutdown waits for, or that a solo pool runs in the loop."""
 
-# How often a state that stays is said again, in seconds.
+# How often a process repeats an unchanged state, in seconds.
 _EVERY = 1.0
 
-# What keeps a file from being opened now, and may not a minute later.
+# Errors that prevent a file from being opened now, and perhaps not a minute later.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -57,7 +54,7 @@ class Sink(Protocol):
         """Begin; raise an `OSError` if that is impossible."""
 
     def say(self, state: str, silence: float, again: bool) -> None:
-        """Take it; an `OSError` is told once, and does not disturb the work.
+        """Take it; an `OSError` is logged once, and does not disturb the work.
 
         Args:
             state: what the process does.
@@ -87,7 +84,7 @@ class Heartbeat:
         self._complained: set[Sink] = set()
 
     def begin(self) -> None:
-        """Say for the first time: after the last fork that does not end in a pool.
+        """Say it for the first time: after the last fork except those of a pool.
 
         Raises:
             OSError: a sink cannot be used; the text says which and why, in one line.
@@ -106,15 +103,15 @@ class Heartbeat:
         atexit.register(self.end)
 
     def say(self, state: str, silence: float = WAIT, *, again: bool = False) -> None:
-        """Say what the process does; once it is stopping, it is always stopping.
+        """Say what the process does; once it is stopping, it stays so.
 
         Args:
-            state: one of this module's.
+            state: one of this module's, or of a beat that leads.
             silence: how long it may be silent from now on, in seconds.
             again: whether it starts again, under its pid, once it has stopped.
         """
         if os.getpid() != self._pid:
-            return  # a child's loop is not the one that is asked about
+            return  # nobody asks about the loop of a child
         if state == STOPPING and self._stopping is None:
             self._stopping, self._again = silence, again
         if self._stopping is not None:
@@ -125,17 +122,13 @@ class Heartbeat:
         self._next = now + _EVERY
         self._say(state, silence)
         if self._stopping is not None and state != STOPPING:
-            # The handler of a signal has said so in between.
+            # A signal handler has said so in between.
             self._say(STOPPING, self._stopping)
 
-    def beat(self, silence: float = TURN) -> None:
-        """Say that the loop has come round: a process that was not ready is ready now.
-
-        Args:
-            silence: how long it may be silent from now on, in seconds.
-        """
-        is_new = self.state == STARTING or self.state == CONNECTING
-        self.say(READY if is_new else self.state, silence)
+    def beat(self) -> None:
+        """Say that the loop has come round, and so that the process is ready."""
+        is_new = self.state in (STARTING, CONNECTING)
+        self.say(READY if is_new else self.state, TURN)
 
     def end(self) -> None:
         """Say no more: the process ends, and does not start again under its pid."""
@@ -160,7 +153,7 @@ class Heartbeat:
     def _complain(self, sink: Sink, error: OSError) -> None:
         if sink not in self._complained:
             self._complained.add(sink)
-            # Not made before: LOGGING may disable what exists when it is applied.
+            # Not made earlier: applying LOGGING may disable the loggers that exist.
             logger = logging.getLogger(__name__)
             logger.warning("%s: %s. The work goes on.", sink, _reason(error))
 

@@ -1,10 +1,10 @@
 """One beat leads: any number of them run, and the one that has the lock sends.
 
-The others stand by. Each run is saved before it is sent, and the lock is asked for
-before each save and before each message, so that a beat that has lost it (it was
-stopped, its connection was cut) sends nothing and writes nothing over what its
-successor does. It then starts itself anew under the same pid: whatever its scheduler
-has in memory is out of date, and closing the scheduler would write it down.
+The others stand by. Beat saves each run before it sends it, and checks the lock before
+each save and each message. So a beat that has lost it (it was stopped, its connection
+was cut) sends nothing and overwrites nothing of its successor's. It then starts itself
+anew under the same pid: whatever its scheduler has in memory is out of date, and
+closing the scheduler would write it down.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = ("Lead", "enter")
 # How often a beat that stands by asks for the lock, in seconds.
 _POLL = 0.25
 
-# How long a leader sleeps at most, in seconds: an idle session has a lease.
+# How long a leader sleeps at most, in seconds: a session may be idle for `LEASE`.
 _PULSE = 5
 
-# What is waited before a new start after something other than the lock has failed, in
-# seconds, so that a database that is away is not asked without pause.
+# How long to wait before a new start when something other than the lock has failed, in
+# seconds: a database that is away is not asked without pause.
 _PAUSE = 1
 
 
@@ -53,7 +53,7 @@ class Lead:
     Args:
         lock: the leader has it.
         pidfile: the file that Celery has written the pid to, if any.
-        say: is told ``"standing by"``, again and again, and ``"leading"``.
+        say: called with ``"standing by"``, again and again, and with ``"leading"``.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Lead:
         self._thread = 0
         self._held_at = 0.0
         self._is_ending = False
-        self._ending = threading.Lock()
+        self._starting = threading.Lock()  # more than one thread may start anew
 
     def gain(self) -> None:
         """Stand by until the lock is ours.
@@ -98,37 +98,37 @@ class Lead:
         self._held_at = time.monotonic()
         self._thread = threading.get_ident()
         threading.Thread(target=self._watch, name="lead", daemon=True).start()
-        # The last look before a message goes out, whichever way a scheduler sends it.
+        # The last check before a message goes out, however a scheduler sends it.
         signals.before_task_publish.connect(self._before_publish, weak=False)
 
     def hold(self) -> None:
-        """Make sure that the lock is ours; if it is not, do not return."""
+        """Return only if the lock is ours; else start anew."""
         if not self.lock.is_held():
             self.start_anew("the lock is lost: nothing is sent")
         self._held_at = time.monotonic()
 
     def end(self) -> None:
-        """Let beat end, in the time that it needs, and not start again."""
+        """Let beat end in its own time, and never start again."""
         self._is_ending = True
 
     def start_anew(self, reason: str, pause: float = 0) -> NoReturn:
-        """Replace this process by a new one of the same pid, which stands by.
+        """Replace this process by a new one with the same pid, which stands by.
 
         Args:
             reason: for the log.
-            pause: in seconds, without the lock.
+            pause: how long to wait first, without the lock, in seconds.
 
         Raises:
             SystemExit: beat is ending, or cannot be started again.
         """
         if self._is_ending:
             raise SystemExit
-        with self._ending:
+        with self._starting:
             _log(logging.WARNING, f"{reason}; starting again, to stand by.")
             self.lock.close()
             time.sleep(pause)
             if self._pidfile:
-                # Celery 5.0 to 5.4 take their own pid in it for another process's.
+                # Celery 5.0 to 5.4 would take our own pid in it for another process.
                 path = Path(self._pidfile)
                 with suppress(OSError, ValueError):
                     if int(path.read_text()) == os.getpid():
@@ -137,17 +137,17 @@ class Lead:
                 restart.again()
             except (OSError, restart.RestartError) as exc:
                 reason = f": {exc}"
-        # No Exception: whoever swallows those would go on to send.
+        # Not an Exception: whoever swallows those would go on to send.
         raise SystemExit(f"beat cannot start again{reason}")
 
     def wait_for_database(self, error: Exception) -> NoReturn:
-        """Start anew where the database of the schedule is away.
+        """Start anew, because the database of the schedule is away.
 
         Args:
             error: what the database said.
 
         Raises:
-            Exception: that error, where it says something else: for SQLite a missing
+            Exception: that error, if it says something else: for SQLite a missing
                 table is operational, too.
         """
         if "no such table" in str(error):
@@ -156,15 +156,15 @@ class Lead:
         self.start_anew(reason, pause=_PAUSE)
 
     def _before_publish(self, **kwargs: Any) -> None:
-        # What another thread of the project sends is none of the schedule.
+        # What other threads of the project send is not of the schedule.
         if threading.get_ident() == self._thread:
             self.hold()
 
     def _watch(self) -> None:
-        """Start anew where beat hangs for longer than a server keeps the lock for it.
+        """Start anew if beat hangs for longer than a server keeps the lock for it.
 
-        A database or a broker behind a network that has fallen silent is waited for
-        without end, by drivers that were given no timeout.
+        When the network falls silent, a driver without a timeout waits for its database
+        or broker for ever.
         """
         while time.monotonic() < self._held_at + LEASE + _PULSE:
             time.sleep(1)
@@ -174,9 +174,8 @@ class Lead:
 
 
 def _log(level: int, line: str) -> None:
-    # Not made before: LOGGING may disable what there is when it is applied.
-    logger = logging.getLogger(__name__)
-    logger.log(level, "beat: %s", " ".join(line.split()))
+    # Not made earlier: applying LOGGING may disable the loggers that exist by then.
+    logging.getLogger(__name__).log(level, "beat: %s", " ".join(line.split()))
 
 
 def enter(
@@ -187,13 +186,13 @@ def enter(
     Args:
         entry: has the key LEADER_LOCK.
         context: what Celery made of its arguments.
-        say: is told ``"standing by"``, again and again, and ``"leading"``.
+        say: called with ``"standing by"``, again and again, and with ``"leading"``.
 
     Raises:
         OptionError: the database cannot keep the lock.
     """
     alias = resolved(entry.config["LEADER_LOCK"])
-    # Never of ARGS, which change from deploy to deploy.
+    # The name has nothing of ARGS, which change from deploy to deploy.
     lock = lock_of(alias, "\0".join((str(entry.app_name), *sorted(entry.names))))
     try:
         lock.connect()
@@ -208,7 +207,7 @@ def enter(
 
 
 def _led(base: Any, lead: Lead) -> Any:
-    """Derive a service from another, that stands by until it leads."""
+    """Derive from a service one that stands by until it leads."""
 
     class Service(base):  # type: ignore[misc] # as celery has no types
         """Beat, as long as it leads."""
@@ -226,15 +225,15 @@ def _led(base: Any, lead: Lead) -> Any:
         def sync(self) -> None:
             lead.end()
             # The handler of SIGTERM calls it wherever beat is: before there is a
-            # schedule, or in the midst of a query, which a second one on the same
-            # connection would wait for. `start` calls it again on its way out: after
-            # this turn, where something (a `__del__`) has swallowed the SystemExit.
+            # schedule, or in the middle of a query, on whose connection a second query
+            # would hang. `start` calls it again on its way out: after this turn, if
+            # something (a `__del__`) has swallowed the SystemExit.
             if not self._is_shutdown.is_set():
                 self._is_shutdown.set()
                 return
             if lead.lock.is_held():
                 super().sync()
-                # A successor need not wait until the interpreter has ended.
+                # A successor need not wait for the interpreter to end.
                 lead.lock.close()
             elif "scheduler" in vars(self):
                 self.scheduler.sync()
@@ -245,7 +244,7 @@ def _led(base: Any, lead: Lead) -> Any:
             extension_namespace: str = "celery.beat_schedulers",
         ) -> Any:
             extensions = private("celery.utils.imports", "load_extension_class_names")
-            aliases = dict(extensions(extension_namespace) or {})
+            aliases = dict(extensions(extension_namespace))
             kind = symbol_by_name(self.scheduler_cls, aliases=aliases)
             if not issubclass(kind, _Fenced):
                 self.scheduler_cls = _fenced(kind, lead)
@@ -270,7 +269,7 @@ class _Fenced(Scheduler):  # type: ignore[misc] # as celery has no types
     def apply_async(
         self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any
     ) -> Any:
-        # Again: beat may have waited long for the broker since the tick began.
+        # Again: beat may have waited a long time for the broker since the tick began.
         self.lead.hold()
         if advance:
             entry = self.reserve(entry)
@@ -282,11 +281,11 @@ class _Fenced(Scheduler):  # type: ignore[misc] # as celery has no types
             super().sync()
 
     def _save(self, entry: Any) -> None:
-        """Write down that an entry runs, or start anew."""
+        """Save that an entry runs, or start anew."""
         try:
             self._write(entry)
         except ObjectDoesNotExist:
-            # It was deleted a moment ago. Whoever calls logs it, and does not send.
+            # It was deleted a moment ago: the caller logs that, and sends nothing.
             raise
         except Exception as exc:
             reason = f"the run of {entry.name} cannot be saved, and is not sent: {exc}"
@@ -307,7 +306,7 @@ class _FencedDatabase(_Fenced):
 class _FencedRedBeat(_Fenced):
     """redbeat's scheduler, which saves as it reserves, and has a lock of its own.
 
-    That one would be waited for, until its time to live is over.
+    A successor would wait for that one until its time to live is over.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -318,8 +317,8 @@ class _FencedRedBeat(_Fenced):
 class _FencedFile(_Fenced):
     """Celery's own scheduler, whose file of last runs may be this machine's alone.
 
-    A file of the same name and ``.leader`` has the time of the last tick. Where that is
-    not the last leader's, the runs may have been sent since by another one.
+    A file with ``.leader`` after the same name keeps the time of the last tick. If that
+    is old, another leader may have sent the runs since.
     """
 
     def setup_schedule(self) -> None:
@@ -337,7 +336,7 @@ class _FencedFile(_Fenced):
     def sync(self) -> None:
         super().sync()
         if not self.lead.lock.is_held():
-            # The shelf would write it when it is closed, or collected.
+            # The shelf would write it when closed or collected.
             self._store.cache.clear()
 
     def _renew(self) -> float:
@@ -349,7 +348,7 @@ class _FencedFile(_Fenced):
 
 
 def _fenced(kind: type[Any], lead: Lead) -> type[Any]:
-    """Derive a scheduler from another, of the same name, that asks `lead`."""
+    """Derive from a scheduler one of the same name that asks `lead`."""
     modules = {base.__module__ for base in kind.__mro__}
     if issubclass(kind, PersistentScheduler):
         fence: type[_Fenced] = _FencedFile

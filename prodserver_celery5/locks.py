@@ -1,10 +1,9 @@
 """A lock that a database keeps for one process at a time, without a table.
 
-It belongs to a session, and ends with it: however the process ends, and where the
-server can be told so, once nothing has been heard of it for `LEASE` seconds. The
-session is on a connection of its own, made with the alias' settings and driver:
-Django's may be pooled, closed after each use, or reconnected in silence, and the lock
-would be gone.
+It belongs to a session and ends with it: however the process ends and, where the server
+can be told so, after `LEASE` seconds of silence. The session has a connection of its
+own, made with the alias' settings and driver: Django may pool its own connection, close
+it after each use or silently reconnect, and the lock would be gone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -31,10 +30,10 @@ __all__ = (
     "lock_of",
 )
 
-# How long a server keeps the lock for a process that it hears nothing of, in seconds.
+# How long a server keeps the lock for a silent process, in seconds.
 LEASE = 30
 
-# How long an answer of the server is waited for, in seconds: a network that has fallen
+# How long to wait for an answer of the server, in seconds: a network that has fallen
 # silent is noticed well before the lease ends.
 _PATIENCE = 5
 
@@ -59,7 +58,7 @@ class RefusedError(Exception):
 
 
 class NotHereError(RefusedError):
-    """The database cannot keep the lock on this machine, but elsewhere it may."""
+    """The database cannot keep the lock on this machine; elsewhere it may."""
 
 
 class Lock(ABC):
@@ -67,8 +66,7 @@ class Lock(ABC):
 
     Args:
         alias: of DATABASES.
-        name: says what is locked. Who uses the same name in the same database waits
-            for each other.
+        name: says what is locked: in one database, one process at a time has it.
     """
 
     def __init__(self, alias: str, name: str) -> None:
@@ -77,7 +75,7 @@ class Lock(ABC):
 
     @abstractmethod
     def connect(self) -> None:
-        """Connect to the database, unless this is done.
+        """Connect to the database, unless connected already.
 
         Raises:
             UnavailableError: the database does not answer.
@@ -86,7 +84,7 @@ class Lock(ABC):
 
     @abstractmethod
     def acquire(self) -> bool:
-        """Take the lock if nobody has it, and tell whether it is ours now.
+        """Take the lock if nobody has it; return whether it is ours now.
 
         Raises:
             UnavailableError: the database does not answer.
@@ -130,7 +128,7 @@ def lock_of(alias: object, name: str) -> Lock:
             f"the ENGINE {wrapper.settings_dict['ENGINE']!r} has no lock for it.",
             "Name an alias of a PostgreSQL, MySQL, MariaDB or SQLite database.",
         )
-    # The test command runs the checks when it has replaced the database by this one.
+    # `manage.py test` runs the checks with this database in place of the real one.
     test = f"file:memorydb_{alias}?mode=memory&cache=shared"
     if (
         wrapper.vendor == "sqlite"
@@ -142,16 +140,14 @@ def lock_of(alias: object, name: str) -> Lock:
 
 
 class _SessionLock(Lock):
-    """A lock of a server's, which belongs to the session of a connection."""
+    """A lock that a server keeps for the session of a connection."""
 
-    def __init__(self, alias: str, name: str) -> None:
-        super().__init__(alias, name)
-        self._connection: Any = None
-        self._taken = False
+    _connection: Any = None
+    _taken = False
 
     @abstractmethod
     def _new_connection(self) -> Any:
-        """Connect, with a bound to each wait for the server."""
+        """Connect, with a timeout on each wait for the server."""
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -201,7 +197,7 @@ class _SessionLock(Lock):
             raise UnavailableError(" ".join(str(exc).split())) from exc
 
     def _ask(self, query: str) -> Any:
-        """Return the row that answers a query, if one does."""
+        """Return the first row of the answer, if it has one."""
         cursor = self._connection.cursor()
         try:
             cursor.execute(query)
@@ -223,7 +219,7 @@ class _PostgreSQLLock(_SessionLock):
             "keepalives_count": 3,
         }
         connection = self.wrapper.Database.connect(**params)
-        # A session in a transaction is not idle, and would have no lease.
+        # A session in a transaction is never idle, so it would have no lease.
         connection.autocommit = True
         return connection
 
@@ -239,7 +235,7 @@ class _PostgreSQLLock(_SessionLock):
             raise RefusedError(
                 "this PostgreSQL is a read replica, whose locks are its own.", _DIRECT
             )
-        # A host that is gone; from PostgreSQL 14 on a process that is stopped, too.
+        # For a host that is gone and, from PostgreSQL 14 on, for a stopped process.
         settings = {
             "tcp_keepalives_idle": "10s",
             "tcp_keepalives_interval": "5s",
@@ -261,12 +257,18 @@ class _PostgreSQLLock(_SessionLock):
         return bool(answer[0] == self._connection.info.backend_pid)
 
     def _ask(self, query: str) -> Any:
-        with _hang_up_after(_PATIENCE, self._connection.fileno()):
+        # libpq itself would wait for ever.
+        timer = threading.Timer(_PATIENCE, _hang_up, (self._connection.fileno(),))
+        timer.daemon = True
+        timer.start()
+        try:
             return super()._ask(query)
+        finally:
+            timer.cancel()
 
 
 class _MySQLLock(_SessionLock):
-    """GET_LOCK of MySQL and MariaDB, which is the whole server's."""
+    """GET_LOCK of MySQL and MariaDB, one for the whole server."""
 
     def _new_connection(self) -> Any:
         params = self.wrapper.get_connection_params() | {
@@ -279,7 +281,7 @@ class _MySQLLock(_SessionLock):
 
     def _prepare(self) -> None:
         session, read_only = self._ask("SELECT CONNECTION_ID(), @@GLOBAL.read_only")
-        # The greeting of the server has room for 32 bits of it.
+        # The server's greeting has room for only 32 bits of it.
         if session & 0xFFFFFFFF != self._connection.thread_id() & 0xFFFFFFFF:
             raise RefusedError(
                 "a pooler such as ProxySQL stands before this server, and gives the"
@@ -307,17 +309,15 @@ class _MySQLLock(_SessionLock):
         return bool(self._ask(query)[0] == 1)
 
     def _key(self) -> str:
-        # Names have 64 characters, and are the server's, not the database's.
+        # A name has at most 64 characters, and is the server's, not the database's.
         return f"beat-{self._digest(str(self.wrapper.settings_dict['NAME']))[:48]}"
 
 
 class _SQLiteLock(Lock):
     """A locked file beside the database's."""
 
-    def __init__(self, alias: str, name: str) -> None:
-        super().__init__(alias, name)
-        self._file: int | None = None
-        self._path = ""
+    _file: int | None = None
+    _path = ""
 
     def connect(self) -> None:
         self._open()
@@ -337,7 +337,7 @@ class _SQLiteLock(Lock):
         return self._file is not None
 
     def is_held(self) -> bool:
-        # Somebody may have removed the file, and another beat have locked a new one.
+        # Somebody may have removed the file, and another beat locked a new one.
         try:
             return self._file is not None and os.path.samestat(
                 os.fstat(self._file), os.stat(self._path)
@@ -363,11 +363,8 @@ class _SQLiteLock(Lock):
     def _database(self) -> str:
         """Return the path of the database's file, whatever NAME calls it."""
         params = self.wrapper.get_connection_params()
-        connection = self.wrapper.Database.connect(**params)
-        try:
+        with closing(self.wrapper.Database.connect(**params)) as connection:
             path = connection.execute("PRAGMA database_list").fetchone()[2]
-        finally:
-            connection.close()
         if not path:
             raise _in_memory()
         return str(path)
@@ -380,7 +377,7 @@ def _in_memory() -> NotHereError:
     )
 
 
-# By Django's name for what a database is, which other engines keep to.
+# By Django's name for the kind of database; third-party engines use it, too.
 _KINDS: dict[str, type[Lock]] = {
     "mysql": _MySQLLock,
     "postgresql": _PostgreSQLLock,
@@ -388,18 +385,6 @@ _KINDS: dict[str, type[Lock]] = {
 }
 
 
-@contextmanager
-def _hang_up_after(seconds: float, fileno: int) -> Iterator[None]:
-    """Shut a socket down if the block takes longer: libpq itself waits for ever."""
-
-    def hang_up() -> None:
-        with suppress(OSError), socket.socket(fileno=os.dup(fileno)) as line:
-            line.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, hang_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _hang_up(fileno: int) -> None:
+    with suppress(OSError), socket.socket(fileno=os.dup(fileno)) as line:
+        line.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Where the loop of a worker and that of a beat come round."""
+"""Where the loops of a worker and of a beat come round."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ("attach_to_beat", "attach_to_worker")
 
 
 def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
-    """Let a worker's loop call, and what it does before and after its loop.
+    """Let a worker call the heartbeat from its loop, and before and after it.
 
-    kombu's loop, on Redis, RabbitMQ and SQS, has a hook. The other loop has none, and
-    neither has the time in which a worker connects: there only `maybe_shutdown` comes
-    round, which is private.
+    kombu's loop, on Redis, RabbitMQ and SQS, has a hook. The other loop has none, nor
+    has the time in which a worker connects: there only `maybe_shutdown`, which is
+    private, comes round.
 
     Args:
         app: whose worker this process becomes.
-        heartbeat: what to call.
+        heartbeat: to call.
 
     Raises:
         OptionError: this Celery has no `maybe_shutdown` where it is looked for.
@@ -63,7 +63,7 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
         heartbeat.say(STOPPING, WORK)
 
     class Step(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
-        """Is stopped when the connection is lost, or the worker stops."""
+        """Stops when the connection is lost or the worker stops."""
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
         reload: Callable[..., None] | None = None
@@ -74,7 +74,7 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
             if isinstance(consumer.pool, solo.TaskPool):
                 signals.task_prerun.connect(begin_task, weak=False)
             reload = signal.getsignal(signal.SIGHUP)
-            # Not on a terminal, nor after a lost connection once more.
+            # Neither on a terminal, nor again after a lost connection.
             if callable(reload) and reload is not self.reload:
                 self.reload = partial(self._reload, reload)
                 signal.signal(signal.SIGHUP, self.reload)
@@ -92,7 +92,7 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
             self, celerys: Callable[..., None], number: int, frame: FrameType | None
         ) -> None:
             celerys(number, frame)
-            # Not where it only says that this platform cannot.
+            # Not if it only said that this platform cannot reload.
             if getattr(state, "should_stop", None) is not None:
                 heartbeat.say(STOPPING, WORK, again=True)
 
@@ -102,17 +102,17 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
 
 
 def attach_to_beat(app: Celery, heartbeat: Heartbeat) -> None:
-    """Let each tick of a beat call, and its waiting for the broker.
+    """Let a beat call the heartbeat at each tick, and while it waits for the broker.
 
     Args:
         app: whose beat this process becomes; another subclass of its service stays.
-        heartbeat: what to call.
+        heartbeat: to call.
     """
     base: Any = app.Beat.Service
 
     class Service(base):  # type: ignore[misc] # Celery has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Here at the latest: detached, it is another process now.
+            # Here at the latest: a detached beat is another process by now.
             heartbeat.begin()
             super().__init__(*args, **kwargs)
 
@@ -130,7 +130,7 @@ def attach_to_beat(app: Celery, heartbeat: Heartbeat) -> None:
 
 
 def _beating(scheduler: Any, heartbeat: Heartbeat) -> Callable[..., float]:
-    """Wrap a scheduler's tick: the interval that it returns is how long beat sleeps."""
+    """Wrap a scheduler's tick, which returns how long beat is going to sleep."""
     tick: Callable[..., float] = scheduler.tick
     wait = partial(heartbeat.say, CONNECTING, WAIT)
     known: Any = None
@@ -139,7 +139,7 @@ def _beating(scheduler: Any, heartbeat: Heartbeat) -> Callable[..., float]:
         nonlocal known
         before = heartbeat.state
         heartbeat.say(before, WAIT)
-        # The first message of a beat waits for its broker, up to a hundred attempts.
+        # A beat's first message waits for its broker, for up to a hundred attempts.
         connection: Any = getattr(scheduler, "connection", None)
         if hasattr(connection, "ensure_connection") and connection is not known:
             ensure = partial(connection.ensure_connection, callback=wait)

@@ -16,7 +16,7 @@ class Notify:
     """Tells who listens on ``NOTIFY_SOCKET`` what the process does.
 
     Args:
-        address: of the socket: a path, or a name of Linux's own that begins with an @.
+        address: of the socket: a path, or an abstract name of Linux, after an ``@``.
         watchdog: systemd's ``WatchdogSec``, in seconds, or 0.
     """
 
@@ -28,7 +28,7 @@ class Notify:
 
     @classmethod
     def from_environment(cls) -> Notify:
-        """Make one of what systemd sets; ``NOTIFY_SOCKET`` has to be there."""
+        """Make one from systemd's variables; ``NOTIFY_SOCKET`` has to be set."""
         usec = os.environ.get("WATCHDOG_USEC", "")
         pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
         is_ours = usec.isdecimal() and pid == str(os.getpid())
@@ -43,7 +43,7 @@ class Notify:
         self._socket.setblocking(False)
 
     def say(self, state: str, silence: float, again: bool) -> None:
-        """Send what has changed, and that the loop comes round where that is watched.
+        """Send what has changed; with a watchdog, also that the loop comes round.
 
         The watchdog is as patient as the process asks the probe to be.
         """
@@ -68,7 +68,7 @@ class Notify:
         self._said = said
 
     def close(self) -> None:
-        """Let go of the socket: systemd sees the end itself."""
+        """Close the socket: systemd sees the end itself."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -19,12 +19,7 @@ _UNEXPANDED = re.compile(
 
 
 def whole_line(words: Sequence[str], program: str) -> str:
-    """Return a hint where ARGS begin with more than the options of the program.
-
-    Args:
-        words: of ARGS.
-        program: the subcommand of ``celery``.
-    """
+    """Return a hint if the words of ARGS begin before the options of the program."""
     names = [os.path.basename(word) for word in words]
     if not words or words[0].startswith("-"):
         return ""
@@ -51,12 +46,7 @@ def whole_line(words: Sequence[str], program: str) -> str:
 
 
 def stray_word(words: Sequence[str], word: str) -> str:
-    """Return the likely cause of a word that belongs to no option, as a hint.
-
-    Args:
-        words: of ARGS.
-        word: one of them.
-    """
+    """Return a hint to the likely cause of one of ARGS' words that fits no option."""
     before = words[words.index(word) - 1] if words.index(word) else ""
     if word.startswith(tuple(_DASHES)):
         return f"Its dash is a text editor's. Write --{word.lstrip(_DASHES)}."
@@ -74,11 +64,7 @@ def stray_word(words: Sequence[str], word: str) -> str:
 
 
 def unexpanded(text: str) -> tuple[str, str] | None:
-    """Find what a shell would expand, with the expression that does it in settings.
-
-    Args:
-        text: a value of ARGS, or one of their words.
-    """
+    """Find what a shell would expand in a value or word of ARGS, and its Python."""
     if not (found := _UNEXPANDED.search(text)):
         return None
     name = found["name"] or found["braced"]
@@ -90,10 +76,6 @@ def unexpanded(text: str) -> tuple[str, str] | None:
 
 
 def literal_percent(text: str) -> str:
-    """Find ``%%h`` and its like, which Celery turns into the two characters ``%h``.
-
-    Args:
-        text: a value of ARGS, or one of their words.
-    """
+    """Find ``%%h`` or its like in a value or word of ARGS; Celery makes it ``%h``."""
     found = re.search(r"%%[hndiIpN]", text)
     return found.group() if found else ""

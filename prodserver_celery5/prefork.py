@@ -18,12 +18,12 @@ __all__ = ("share_memory",)
 def share_memory(pool: object) -> None:
     """Let children write as little as possible into what is loaded before they fork.
 
-    A collection writes into every object that it looks at, so what is loaded is frozen
-    just before the first fork. Whether, when and how often there are collections stays
-    the project's own affair.
+    A collection writes into every object that it visits, so what is loaded is frozen
+    just before the first fork. Whether, when and how often Python collects is still up
+    to the project.
 
     Args:
-        pool: the pool's class; nothing is done for one that does not fork.
+        pool: the pool's class; for one that does not fork, this does nothing.
     """
     bases = getattr(pool, "__mro__", ())
     if not any(base.__module__ == "celery.concurrency.prefork" for base in bases):
@@ -31,16 +31,16 @@ def share_memory(pool: object) -> None:
     frozen = False
 
     def before_fork(**kwargs: Any) -> None:
-        # Once: what the parent makes later has to be collected there.
+        # Once: what the parent makes later has to stay collectable.
         nonlocal frozen
         if not frozen:
             frozen = True
             gc.freeze()
-            # The interpreter's last collection looks at everything once more, as ever:
-            # a file in a reference cycle is written to its end by it.
+            # So the interpreter's last collection visits everything, as ever: that is
+            # what flushes a file in a reference cycle.
             atexit.register(gc.unfreeze)
 
     os.register_at_fork(before=before_fork)
-    # Celery 5.3 and newer send it before they collect, which then takes no time.
+    # Celery 5.3 and newer send this before they collect, which then takes no time.
     if before_create := getattr(signals, "worker_before_create_process", None):
         before_create.connect(before_fork, weak=False)

@@ -17,7 +17,7 @@ SIZE = 128
 VERSION = 1
 MAGIC = "prodserver_celery5.heartbeat"
 
-# The states in which a process does what it is for.
+# The states in which a process does its job.
 READY = ("ready", "standing by", "leading")
 
 USAGE = "usage: python -m prodserver_celery5.probe FILE [--ready] [--max-age SECONDS]"
@@ -66,12 +66,12 @@ def judge(
 
     Args:
         path: the file of its heartbeat.
-        ready: whether it has to do what it is for, too.
+        ready: whether it has to do its job, too.
         max_age: how long it may have been silent, in seconds; by default as long as it
             has allowed itself.
     """
     try:
-        # Without waiting for somebody to write, should it be a pipe.
+        # Should it be a pipe, this does not wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             line = os.read(fd, SIZE + 1).decode("ascii", "replace")
@@ -101,7 +101,7 @@ def judge(
         return False, f"not alive: {who}: {gone}"
     age = time.monotonic() - at
     if age < 0:
-        # Without /proc another process may have the number now.
+        # Without /proc, another process may have its number by now.
         return False, f"not alive: {who}: written before this machine was started"
     allowed = silence if max_age is None else max_age
     if age > allowed:
@@ -118,11 +118,11 @@ def process_start(pid: int | str) -> tuple[str, int] | None:
         pid: its number, or ``"self"``.
 
     Returns:
-        ``None`` where there is no such process to be seen.
+        ``None`` if no such process can be seen.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
-            # The name of the program, in parentheses, can have spaces and parentheses.
+            # The program's name, in parentheses, may itself have spaces and those.
             fields = stat.read(4096).rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19])
     except (OSError, IndexError, ValueError):
@@ -130,7 +130,7 @@ def process_start(pid: int | str) -> tuple[str, int] | None:
 
 
 def _gone(pid: int, start: int) -> str:
-    """Say why the process that wrote is not there any more; "" if it is."""
+    """Say why the process that wrote is gone; "" if it is there."""
     seen = process_start(pid)
     if seen is None:
         try:

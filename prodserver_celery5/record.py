@@ -1,6 +1,6 @@
 """The file that the probe reads: one line of a fixed size, rewritten in place.
 
-So a write needs no space that the file does not have yet, and nobody reads half of it.
+So a write needs no more space than the file has, and nobody reads half a line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RecordError(OSError):
 class Record:
     """The file of one process, locked while it lives, and removed when it ends.
 
-    The folder may be one that others write to: what is not clearly ours is left alone.
+    Others may write to the folder, so whatever is not clearly ours is left alone.
 
     Args:
         path: the file, absolute.
@@ -42,7 +42,7 @@ class Record:
         """Open and lock the file.
 
         Raises:
-            RecordError: the file is another process's, or no heartbeat's.
+            RecordError: the file belongs to another process, or is no heartbeat's.
             OSError: it cannot be opened.
         """
         self._opened()
@@ -60,7 +60,7 @@ class Record:
             # O_NOFOLLOW alone says "too many levels of symbolic links".
             if stat.S_ISLNK(os.lstat(self._path).st_mode):
                 raise RecordError("this is a symbolic link")
-        # Not waiting for a reader, should it be a pipe.
+        # Should it be a pipe, this does not wait for a reader.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
         fd = os.open(self._path, flags, 0o644)
         try:
@@ -81,12 +81,12 @@ class Record:
         except BaseException:
             os.close(fd)
             raise
-        # The process whose file it was has just removed it.
+        # The process that owned the file has just removed it.
         os.close(fd)
         return None
 
     def _read(self, fd: int, found: os.stat_result) -> str:
-        """Read what a file has in it that may be written to."""
+        """Return what the file has in it, after making sure that it may be written."""
         if not stat.S_ISREG(found.st_mode):
             raise RecordError("this is not a regular file")
         if found.st_uid != os.geteuid():
@@ -101,7 +101,7 @@ class Record:
     def say(self, state: str, silence: float, again: bool) -> None:
         """Write the line."""
         fd = self._opened()
-        # Rounded down: the probe takes a time to come for one before a restart.
+        # Rounded down: the probe takes a time in the future for one before a reboot.
         at = math.floor(time.monotonic() * 1000) / 1000
         line = (
             f"{MAGIC} version={VERSION} pid={os.getpid()} start={self._start}"

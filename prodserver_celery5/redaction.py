@@ -1,4 +1,4 @@
-"""The redaction of passwords in what is shown."""
+"""Passwords are redacted in everything that is shown."""
 
 from __future__ import annotations
 
@@ -15,23 +15,15 @@ _SECRET = re.compile(
 
 
 def text(message: str) -> str:
-    """Return a message in which addresses have no passwords.
-
-    Args:
-        message: a sentence, or part of one.
-    """
-    # Up to the last @ without a space before it: a password may have an unescaped @ or
-    # / in it. Else up to the last @ of all, for one with a space, unless what follows
-    # the colon is a port, or the address has ended.
+    """Return a sentence, or part of one, without the passwords of its addresses."""
+    # Up to the last @ before a space: a password may have an unescaped @ or / in it.
+    # Else, for a password with a space, up to the very last @, unless a port follows
+    # the colon, or the address ends there.
     return re.sub(r"(://[^\s:@/[]*):(?:\S*@|(?!\s|\d+\b).*@)", r"\1:**@", message)
 
 
 def name_is_secret(name: str) -> bool:
-    """Whether the value that belongs to a name must not be shown.
-
-    Args:
-        name: of an option, a setting or a variable.
-    """
+    """Whether the value of an option, setting or variable must not be shown."""
     return bool(_SECRET.search(name))
 
 
@@ -41,18 +33,14 @@ def word(shown: str) -> str:
     Args:
         shown: such as ``broker_password=s3cret`` or ``'amqp://me:s3cret@host'``.
     """
-    # No sentence follows: all up to the last @ is the password.
+    # No sentence follows, so everything up to the last @ is the password.
     shown = re.sub(r"(://[^\s:@/[]*):(?!\d+/).*@", r"\1:**@", text(shown))
     name, equals, _ = shown.partition("=")
     return f"{name}=**" if equals and name_is_secret(name) else shown
 
 
 def line(words: Sequence[str]) -> str:
-    """Return a command line, quoted for a shell, without passwords.
-
-    Args:
-        words: of the command line.
-    """
+    """Return the words of a command line, quoted for a shell, without passwords."""
     return shlex.join(
         "**"
         if before.startswith("-")

@@ -1,8 +1,8 @@
-"""How this very program is started again, however it was started.
+"""Starting this very program again, however it was started.
 
-Python keeps the words that it was started with; here alone they are read. It does not
-keep the folder, which many a program leaves before Django runs. So this file is a
-program too: ``python restart.py FOLDER WORD…`` starts Python in the folder.
+Python keeps the words that it was started with; only this module reads them. It does
+not keep the folder, which many a program leaves before Django runs. So this file is a
+program, too: ``python restart.py FOLDER WORD…`` starts Python in the folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 __all__ = ("PATH_GIVEN", "RestartError", "again", "as_python_m", "behind", "prepare")
 
-# The variable in which `behind` leaves the launcher the PYTHONPATH that was given.
+# The variable in which `behind` hands the launcher the original PYTHONPATH.
 PATH_GIVEN = "PRODSERVER_CELERY5_PYTHONPATH"
 
 _FILE = os.path.abspath(__file__)
@@ -29,7 +29,7 @@ class RestartError(Exception):
 def prepare(*, moves: bool = False) -> None:
     """Let `sys.argv` start the program again: Celery runs that on SIGHUP.
 
-    Where it cannot be, SIGHUP ends with a line that says so, and status 1.
+    If that is impossible, SIGHUP ends with a line that says so, and status 1.
 
     Args:
         moves: whether the process is about to leave its folder.
@@ -71,7 +71,7 @@ def again() -> None:
 def behind(launcher: str, *words: str) -> None:
     """Replace this process by the same program behind a launcher, under the same pid.
 
-    Does nothing where the launcher has run already.
+    Does nothing if the launcher has run already.
 
     Args:
         launcher: the file of the launcher, which puts PYTHONPATH back.
@@ -83,7 +83,7 @@ def behind(launcher: str, *words: str) -> None:
     if launcher in sys.orig_argv:
         return
     flags, program, folder = _started()
-    # The launcher comes before the program, which may have found its libraries by
+    # The launcher runs before the program, which may have found its libraries by
     # itself: one in a zip has unpacked them. And an APM agent that came by PYTHONPATH
     # takes itself off it.
     os.environ[PATH_GIVEN] = os.environ.get("PYTHONPATH", "")
@@ -93,14 +93,14 @@ def behind(launcher: str, *words: str) -> None:
 
 def _replace(folder: str, words: Sequence[str]) -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream:  # closed by whoever started the process, it is none
+        if stream:  # None if whoever started the process has closed it
             stream.flush()
     os.chdir(folder)
     os.execv(sys.executable, [sys.executable, *words])
 
 
 def _started() -> tuple[list[str], list[str], str]:
-    """How Python was started: its flags, the program with its words, and the folder."""
+    """Return Python's flags, the program with its words, and the folder it began in."""
     processes = sys.modules.get("multiprocessing.process")
     if processes and processes.parent_process():
         raise RestartError(
@@ -120,7 +120,7 @@ def _started() -> tuple[list[str], list[str], str]:
     script = program[0]
     if script.startswith("-") or os.path.isabs(script):
         return flags, program, here
-    # Of a script, a folder or a zip Python makes the path absolute before it runs.
+    # Python makes the path of a script, a folder or a zip absolute before it runs it.
     main = getattr(sys.modules["__main__"], "__file__", None) or ""
     for end in (script, os.path.join(script, "__main__.py")):
         if main.endswith(os.sep + end):
@@ -147,7 +147,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if word.startswith("--"):  # --check-hash-based-pycs
             flags += [word, program.pop(0)]
             continue
-        # Letters may stand together, until one takes the rest or what comes next.
+        # Letters may be joined, until one takes the rest, or the next word.
         before, *found = re.split("([cmWX])", word, maxsplit=1)
         if found:
             letter, value = found[0], found[1] or program.pop(0)
@@ -162,10 +162,10 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def _keep_path(program: Sequence[str] = ("-m",)) -> None:
     """Let another Python import from wherever this one does, by PYTHONPATH.
 
-    Nothing changes where it would do so anyway: tasks see the environment as well.
+    Nothing changes if it would do so anyway: tasks see the environment, too.
 
     Args:
-        program: that Python is to run; a script has its folder with it.
+        program: for Python to run; a script brings its folder along.
     """
     given = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     if not program[0].startswith("-") and all(map(os.path.isabs, given)):
@@ -175,13 +175,13 @@ def _keep_path(program: Sequence[str] = ("-m",)) -> None:
     sites = [] if sys.flags.no_site else site.getsitepackages()
     if sites:
         own.update([*sites, site.getusersitepackages()])
-    # What a package there has put on the path for itself, as setuptools does.
+    # What a package there has put on the path itself, as setuptools does.
     below = tuple(os.path.join(folder, "") for folder in sites)
     zipped = "python{}{}.zip".format(*sys.version_info)
     kept = [
         os.path.abspath(entry)
         for entry in sys.path
-        # An entry may be a name for a hook, of an editable install.
+        # An entry may be no path but a name for the hook of an editable install.
         if entry not in own
         and not entry.startswith(below)
         and os.path.basename(entry) != zipped

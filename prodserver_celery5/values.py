@@ -22,14 +22,14 @@ def resolved(value: Any) -> Any:
         value: such as one of gettext_lazy, a SimpleLazyObject, or a list with some.
 
     Raises:
-        TypeError: it is a stand-in of a kind that is not known here.
+        TypeError: it stands for another value in an unknown way.
         Exception: whatever a lazy value fails with.
     """
     kind = type(value)
     if issubclass(kind, Promise):
         return resolved(value._proxy____cast())
     if issubclass(kind, LazyObject):
-        value.__class__  # noqa: B018 - that of what it stands for, made for this
+        value.__class__  # noqa: B018 - asking for it evaluates the value
         return resolved(value._wrapped)
     if issubclass(kind, Enum):
         return resolved(value.value)
@@ -46,12 +46,7 @@ def resolved(value: Any) -> Any:
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two values are equal, as far as they can be compared.
-
-    Args:
-        one: whatever stands in the settings.
-        other: the same.
-    """
+    """Whether two values of the settings are equal, as far as they can be compared."""
     try:
         return one is other or bool(one == other)
     except Exception:
@@ -59,11 +54,7 @@ def same(one: object, other: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """Return what stands for a value in a message; its type where it has no repr.
-
-    Args:
-        value: whatever stands in the settings.
-    """
+    """Return what a message shows for a value of the settings: its repr or type."""
     with suppress(Exception):
         value = resolved(value)
     with suppress(Exception):
@@ -72,10 +63,9 @@ def shown(value: object) -> str:
 
 
 def told(value: Any) -> tuple[Any, str]:
-    """Return what a value stands for, and a phrase that says it or why that fails.
+    """Return what a value of the settings stands for, and a phrase that says so.
 
-    Args:
-        value: whatever stands in the settings.
+    If that fails, return an empty object and a phrase that says why.
     """
     try:
         value = resolved(value)
@@ -85,11 +75,7 @@ def told(value: Any) -> tuple[Any, str]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the type of an error, and what it says, if anything.
-
-    Args:
-        error: of whatever code.
-    """
+    """Return the type of an error and what it says, if anything."""
     name = type(error).__name__
     with suppress(Exception):
         return f"{name}: {error}".removesuffix(": ")

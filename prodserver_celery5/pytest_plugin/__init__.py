@@ -7,8 +7,8 @@ In ``conftest.py``: ``pytest_plugins = ["prodserver_celery5.pytest_plugin"]``. T
         send_invoice.delay(1)
         …
 
-It has no assert statements, and may be imported before pytest loads it, for the
-annotations of a ``conftest.py``: PYTEST_DONT_REWRITE.
+It has no assert statements, and a ``conftest.py`` may import it for its annotations
+before pytest loads it: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ProdserverFixture:
 
         Args:
             name: a key of PRODUCTION_PROCESSES.
-            ready: a regular expression: what the process writes when it is ready. By
+            ready: a regular expression for what the process writes when it is ready; by
                 default what a worker, beat or gunicorn says on ``NOTIFY_SOCKET``.
             timeout: how long to wait, in seconds.
             env: the whole environment of the process, if not that of the tests.
@@ -80,7 +80,7 @@ class ProdserverFixture:
 
         Args:
             name: of the log.
-            words: what stands behind ``python`` on the command line.
+            words: what follows ``python`` on the command line.
             env: the whole environment of the process, if not that of the tests.
         """
         process = StartedProcess(

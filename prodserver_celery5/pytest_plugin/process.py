@@ -11,15 +11,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
 
 __all__ = ("ProcessError", "StartedProcess")
 
 
 class ProcessError(AssertionError):
-    """A process did not do what was waited for; the message ends with its log."""
+    """A process did not do what was awaited; the message ends with its log."""
 
 
 class StartedProcess:
@@ -52,10 +51,9 @@ class StartedProcess:
         if self._listener:
             env["NOTIFY_SOCKET"] = self._listener.address
         self.log = log
-        # What an earlier process has written to the same file is not its own.
+        # What an earlier process wrote to the same file is not this one's.
         self._begin = log.stat().st_size if log and log.exists() else 0
-        output = None if log is None else log.open("ab")
-        try:
+        with log.open("ab") if log else nullcontext() as output:
             self.popen = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -65,9 +63,6 @@ class StartedProcess:
                 env=env,
                 start_new_session=True,
             )
-        finally:
-            if output is not None:
-                output.close()
 
     @property
     def pid(self) -> int:
@@ -81,19 +76,19 @@ class StartedProcess:
         return written.decode(errors="replace")
 
     def wait_for(self, pattern: str, *, timeout: float = 30, count: int = 1) -> str:
-        """Wait until the output matches as often as it has to, and return the match.
+        """Wait until the output matches ``count`` times, and return that match.
 
         Args:
             pattern: a regular expression.
             timeout: in seconds.
-            count: how many matches there have to be.
+            count: how many matches to wait for.
 
         Raises:
             ProcessError: the process ended, or the time is over.
         """
         deadline = time.monotonic() + timeout
         while True:
-            # Before the output is read: what a process says last counts.
+            # Asked before the output is read: what a process says last counts.
             ended = self.popen.poll() is not None
             matches = list(re.finditer(pattern, self.output))
             if len(matches) >= count:
@@ -105,14 +100,14 @@ class StartedProcess:
             time.sleep(0.05)
 
     def wait_until_ready(self, *, timeout: float = 30, count: int = 1) -> None:
-        """Wait until the process has said ``READY=1`` as often as it has to.
+        """Wait until the process has said ``READY=1`` ``count`` times.
 
         A worker says so when it consumes, and a beat after its first look at the
         schedule; after a reload or a lost connection they say it again.
 
         Args:
             timeout: in seconds.
-            count: how often it has to have been said, since the process was started.
+            count: how many times to wait for, since the start of the process.
 
         Raises:
             ProcessError: the process ended, or the time is over.
@@ -181,12 +176,7 @@ class StartedProcess:
     def __enter__(self) -> StartedProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.kill()
 
     def _error(self, what: str, awaited: str) -> ProcessError:
@@ -199,7 +189,7 @@ class _Listener:
     """A socket such as systemd gives to a service."""
 
     def __init__(self) -> None:
-        # The address of a socket may have a hundred characters; pytest's folders more.
+        # A socket's address has at most a hundred characters; pytest's folders more.
         self._folder = tempfile.mkdtemp(prefix="notify-")
         self.address = os.path.join(self._folder, "socket")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -17,7 +17,6 @@ import pytest
 from prodserver_celery5 import heartbeat as module
 from prodserver_celery5.heartbeat import (
     CONNECTING,
-    LEADING,
     READY,
     STARTING,
     STOPPING,
@@ -72,14 +71,14 @@ def test_the_first_beat_makes_it_ready(
 ) -> None:
     heartbeat.say(CONNECTING, WAIT)
     heartbeat.beat()
-    heartbeat.say(LEADING)
-    heartbeat.beat(630)
+    heartbeat.say("leading")
+    heartbeat.beat()
     assert [(state, silence) for state, silence, _ in listener.said] == [
         (STARTING, WAIT),
         (CONNECTING, WAIT),
         (READY, TURN),
-        (LEADING, WAIT),
-        (LEADING, 630),
+        ("leading", WAIT),
+        ("leading", TURN),
     ]
 
 
@@ -225,7 +224,7 @@ def read(receiver: socket.socket) -> list[list[str]]:
 
 def test_systemd_hears_the_same(received: socket.socket, notifying: Heartbeat) -> None:
     notifying.beat()
-    notifying.beat(630)
+    notifying.say(READY, 630)
     notifying.say(STOPPING, WORK)
     assert read(received) == [
         ["STATUS=starting"],
@@ -248,7 +247,7 @@ def test_the_watchdog_is_as_patient_as_the_probe(
     received: socket.socket, watched: Heartbeat
 ) -> None:
     for silence in (TURN, TURN, 630):
-        watched.beat(silence)
+        watched.say(READY, silence)
     assert read(received) == [
         ["STATUS=starting", "WATCHDOG_USEC=300000000", "WATCHDOG=1"],
         ["STATUS=ready", "READY=1", "WATCHDOG_USEC=60000000", "WATCHDOG=1"],
