@@ -16,6 +16,8 @@ from dev.procfile import ROOT, commands
 from .blocks import BLOCKS, PAGES, of, sessions
 from .metadata import PROJECT
 
+EVERY_PAGE = (*PAGES, ROOT / "UPSTREAM.md", ROOT / "CHANGELOG.md")
+
 PYTHON = re.compile(r"(\.venv/bin/|venv/bin/)?python3?$")
 
 
@@ -141,6 +143,43 @@ def test_links_lead_to_files() -> None:
         if not (page.parent / link).exists()
     ]
     assert missing == []
+
+
+def test_links_lead_to_headings() -> None:
+    """By the anchors that GitHub makes; Sphinx has others for some."""
+
+    def anchors(text: str) -> set[str]:
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+        return {heading.replace(" ", "-") for heading in kept}
+
+    missing = [
+        f"{page.name}: {link}#{anchor}"
+        for page in EVERY_PAGE
+        for link, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)#([^)]+)\)", page.read_text()
+        )
+        if anchor not in anchors((page.parent / link if link else page).read_text())
+    ]
+    assert missing == []
+
+
+def test_files_that_a_page_names_exist() -> None:
+    tops = {path.name for path in ROOT.iterdir()} - {".nox"}
+    tests = {path.name for path in ROOT.glob("tests/**/test_*.py")}
+    missing = [
+        f"{page.name}: {name}"
+        for page in EVERY_PAGE
+        for name in re.findall(r"`([\w./-]+)`", page.read_text())
+        if (
+            "/" in name
+            and name.partition("/")[0] in tops
+            and not (ROOT / name).exists()
+        )
+        or (re.fullmatch(r"test_\w+\.py", name) and name not in tests)
+    ]
+    # Of django-prodserver.
+    assert set(missing) <= {"UPSTREAM.md: tests/backends/"}
 
 
 def test_each_check_is_documented() -> None:

@@ -115,7 +115,7 @@ def test_the_image_asks_what_it_finds(deployment: Deployment, tmp_path: Path) ->
     assert not healthy()
 
 
-# What stands in front
+# The proxy in front
 
 
 @pytest.fixture
