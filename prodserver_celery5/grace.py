@@ -178,9 +178,8 @@ class Grace:
         for request in lost:
             logger.error("Lost, not acks_late: %s[%s]", request.name, request.id)
         logger.warning(
-            "%g s after SIGTERM: %d given back and %d lost that were under way,"
-            " %d given back that had not begun.",
-            self._seconds, len(back), len(lost), len(waiting),
+            "%g s after SIGTERM: gave back %d running and %d unstarted tasks; lost %d.",
+            self._seconds, len(back), len(waiting), len(lost),
         )  # fmt: skip
         sys.stdout.flush()
         sys.stderr.flush()

@@ -46,4 +46,4 @@ def test_what_fails_at_the_deadline_does_not_stop_the_rest(
     grace._wait(time.monotonic() + 0.01)
     assert done == ["acknowledged", "ended"]
     assert "Ending without having done all of _acknowledge_by_the_loop" in caplog.text
-    assert "0 given back and 0 lost that were under way" in caplog.text
+    assert "gave back 0 running and 0 unstarted tasks; lost 0." in caplog.text
