@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from dev.procfile import ROOT
 from dev.waiting import wait_until
-from prodserver_celery5.heartbeat import TURN
+from prodserver_celery5.heartbeat import TURN, WAIT
 from prodserver_celery5.probe import judge
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment
@@ -36,6 +39,21 @@ from celery.signals import task_received
 def wedge(request, **kwargs):
     if request.name.endswith(".write"):
         time.sleep(600)
+"""
+
+# Beat hangs in its third tick.
+STUCK = """
+import itertools, time
+from django_celery_beat.schedulers import DatabaseScheduler
+
+class Stuck(DatabaseScheduler):
+    ticks = itertools.count(1)
+
+    def tick(self, *args, **kwargs):
+        if next(self.ticks) == 3:
+            time.sleep(3600)
+        super().tick(*args, **kwargs)
+        return 1.0
 """
 
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
@@ -109,3 +127,54 @@ def test_a_worker_whose_loop_is_wedged(heart: Heart, pool: str) -> None:
     # Longer than a turn may take, and than the slowest loop sleeps.
     time.sleep(TURN + 15)
     row(heart, f"{pool}: its loop is wedged", alive=False, ready=False)
+
+
+def test_a_beat_that_hangs_in_its_scheduler(heart: Heart) -> None:
+    (heart.deployment.folder / "stuck.py").write_text(STUCK)
+    beat = heart.start("beat", scheduler="stuck:Stuck")
+    beat.wait_until_ready()
+    row(heart, "beat: ticking", alive=True, ready=True)
+    time.sleep(WAIT + 10)
+    row(heart, f"beat: hung for {WAIT:.0f} s", alive=False, ready=False)
+
+
+@pytest.fixture
+def disk(heart: Heart) -> Iterator[Callable[[str], Path]]:
+    """Mount a file system of two pages, with some options, for the heartbeat."""
+    folder = heart.deployment.folder / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        words = ["mount", "-t", "tmpfs", "-o", f"size=8k,{options}", "tmpfs"]
+        if os.geteuid() or subprocess.run([*words, folder], check=False).returncode:
+            pytest.skip("nothing can be mounted here")
+        heart.file = folder / "beating"
+        return folder
+
+    yield mount
+    subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+def test_a_disk_that_is_full(heart: Heart, disk: Callable[[str], Path]) -> None:
+    filler = disk("rw") / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(b"x" * 2**16)
+    worker = start(heart, "prefork")
+    heart.send("nap.delay(1)")
+    heart.deployment.wait_for_notes(2)
+    assert worker.output.count("No space left on device. The work goes on.") == 1
+    row(heart, "prefork: the disk is full", alive=False, ready=False)
+    filler.unlink()
+    wait_until(lambda: judge(str(heart.file), ready=True)[0])
+    row(heart, "prefork: there is room again", alive=True, ready=True)
+    assert worker.stop() == 0
+
+
+def test_a_disk_that_cannot_be_written_to(
+    heart: Heart, disk: Callable[[str], Path]
+) -> None:
+    disk("ro")
+    worker = heart.start("worker")
+    assert worker.wait() == 1
+    assert "HEARTBEAT_FILE" in worker.output.splitlines()[-1]
+    print(f"\n{'on a read-only disk':36} {worker.output.splitlines()[-1]}", end="")
