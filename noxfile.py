@@ -208,6 +208,8 @@ def matrix(
         session, "behaviour" if whole else "tests",
         f"celery~={celery}.0", f"django-prodserver~={prodserver}.0",
         f"django~={django}.0",
+        # So that Celery 5.3 and 5.4 get one that takes their redis.
+        "kombu[redis]",
         # Their `celery` command, which ours is compared with, imports pkg_resources.
         *(["setuptools<81"] if celery in ("5.0", "5.1") else []),
     )  # fmt: skip
