@@ -19,6 +19,10 @@ IN_CI = ("sentry_sdk", "opentelemetry.instrumentation.celery")
 # Sentry wraps what traces a task; once that is made it sees nothing, on both sides.
 TOO_LATE = {("sentry_sdk", "worker_process_init")}
 
+# Our gevent worker loads the settings before Celery, when New Relic can still wrap it:
+# docs/operations.md has it among what remains different.
+SEES_MORE = {("newrelic", "gevent")}
+
 # When the agent is started, and the pool.
 CASES = [
     ("settings", "prefork"),
@@ -71,6 +75,10 @@ def test_an_agent_sees_the_same(
     pytest.importorskip(agent)
     sites = [make_site(side, "redis") for side in SIDES]
     command, ours = both(lambda site: seen(site, agent, when, pool), sites)
-    assert ours == command
-    assert ours["status"] == 0
+    assert ours["status"] == command["status"] == 0
+    if (agent, pool) in SEES_MORE:
+        assert set(command["sent"]) == {"transaction None"}
+        assert "transaction None" not in ours["sent"]
+        return
+    assert ours["sent"] == command["sent"]
     assert bool(ours["sent"]) is ((agent, when) not in TOO_LATE)
