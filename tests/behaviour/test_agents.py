@@ -14,7 +14,15 @@ from .sides import READY, SIDES, Site, both
 
 MakeSite = Callable[[str, str], Site]
 
-IN_CI = ("sentry_sdk", "opentelemetry.instrumentation.celery")
+# When they are started in each run of the tests; `nox -s compared` has the others.
+QUICK = {
+    "sentry_sdk": {"settings"},
+    "opentelemetry.instrumentation.celery": {
+        "settings",
+        "celeryd_after_setup",
+        "worker_process_init",
+    },
+}
 
 # Sentry wraps what traces a task; once that is made it sees nothing, on both sides.
 TOO_LATE = {("sentry_sdk", "worker_process_init")}
@@ -49,6 +57,7 @@ def seen(site: Site, agent: str, when: str, pool: str) -> dict[str, Any]:
         f"{AGENTS[agent]}\n{started}"
     )
     args = {"max_tasks_per_child": 1} if pool == "prefork" else {}
+    args |= {"without_mingle": True, "without_gossip": True}
     worker = site.run("worker", pool=pool, concurrency=1, **args)
     worker.wait_for(READY, timeout=60)
     with site.app() as app:
@@ -61,14 +70,18 @@ def seen(site: Site, agent: str, when: str, pool: str) -> dict[str, Any]:
     return {"sent": Counter(lines), "status": status}
 
 
+def marks(agent: str, when: str) -> list[pytest.MarkDecorator]:
+    return [] if when in QUICK.get(agent, ()) else [pytest.mark.long]
+
+
 @pytest.mark.parametrize(
-    "agent",
+    ("agent", "when", "pool"),
     [
-        pytest.param(agent, marks=[] if agent in IN_CI else [pytest.mark.long])
+        pytest.param(agent, *case, marks=marks(agent, case[0]))
         for agent in AGENTS
+        for case in CASES
     ],
 )
-@pytest.mark.parametrize(("when", "pool"), CASES)
 def test_an_agent_sees_the_same(
     make_site: MakeSite, agent: str, when: str, pool: str
 ) -> None:
