@@ -157,8 +157,7 @@ class Benchmark:
         if project.name != "small":
             return
         heartbeat = {"HEARTBEAT_FILE": str(project.folder / "heartbeat")}
-        workers = (heartbeat, {"GRACE_SECONDS": 25})
-        for keys in workers:
+        for keys in (heartbeat, {"GRACE_SECONDS": 25}):
             args = {"concurrency": 2}
             name = f"key {next(iter(keys))}"
             for contender in self._turns(5 * self.rounds, PAIR):

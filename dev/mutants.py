@@ -115,7 +115,7 @@ class Mutant:
                         seen += 1
                         if seen != number:
                             continue
-                        self.line = node.lineno  # type: ignore[attr-defined]
+                        self.line = node.lineno  # type: ignore[attr-defined] # it varies
                         self.text = f"{ast.unparse(node)}  →  {ast.unparse(variant)}"
                         ast.copy_location(variant, node)
                         if isinstance(value, list):

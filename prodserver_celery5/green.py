@@ -85,7 +85,7 @@ def _main(library: str, program: list[str]) -> None:
         sys.path[0] = homes.get(kind, os.path.dirname(os.path.realpath(path)))
     # What Python itself calls. Its public relatives restore `sys.argv` at the end, when
     # Celery takes from there what SIGHUP is to start.
-    run_module = runpy._run_module_as_main  # type: ignore[attr-defined]
+    run_module = runpy._run_module_as_main  # type: ignore[attr-defined] # private
     if kind == "-m":
         del sys.argv[0]
         run_module(program[1])

@@ -156,7 +156,7 @@ class Lead:
         self.start_anew(reason, pause=_PAUSE)
 
     def _before_publish(self, **kwargs: Any) -> None:
-        # What other threads of the project send is not of the schedule.
+        # What other threads of the project send is not part of the schedule.
         if threading.get_ident() == self._thread:
             self.hold()
 

@@ -1,4 +1,4 @@
-"""Where the loops of a worker and of a beat come round."""
+"""The places where the loops of a worker and of a beat come round."""
 
 from __future__ import annotations
 

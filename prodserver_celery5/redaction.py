@@ -1,4 +1,4 @@
-"""Passwords are redacted in everything that is shown."""
+"""The redaction of passwords in everything that is shown."""
 
 from __future__ import annotations
 

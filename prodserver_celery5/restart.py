@@ -1,4 +1,4 @@
-"""Starting this very program again, however it was started.
+"""The restart of this very program, however it was started.
 
 Python keeps the words that it was started with; only this module reads them. It does
 not keep the folder, which many a program leaves before Django runs. So this file is a

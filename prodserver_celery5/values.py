@@ -1,4 +1,4 @@
-"""What a value of the settings stands for, and how it is shown."""
+"""The values of the settings: what each stands for, and how it is shown."""
 
 from __future__ import annotations
 

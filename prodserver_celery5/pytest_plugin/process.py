@@ -195,8 +195,8 @@ class _Listener:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.address)
         # As systemd's: a worker may become another user.
-        os.chmod(self._folder, 0o711)  # noqa: S103
-        os.chmod(self.address, 0o666)  # noqa: S103
+        os.chmod(self._folder, 0o711)  # noqa: S103 - for that user
+        os.chmod(self.address, 0o666)  # noqa: S103 - for that user
         self._socket.setblocking(False)
         self._heard: list[str] = []
 

@@ -47,14 +47,14 @@ wheels &
 wheels=$!
 
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-as_root debootstrap --variant=minbase "$suite" "$work/root" >"$work/debootstrap.log" \
+as_root debootstrap --variant=minbase "$suite" "$work/rootfs" >"$work/debootstrap.log" \
     || { tail "$work/debootstrap.log"; exit 1; }
 # Installed packages start no servers while an image is made.
-printf '#!/bin/sh\nexit 101\n' | as_root tee "$work/root/usr/sbin/policy-rc.d" >/dev/null
-as_root chmod +x "$work/root/usr/sbin/policy-rc.d"
+printf '#!/bin/sh\nexit 101\n' | as_root tee "$work/rootfs/usr/sbin/policy-rc.d" >/dev/null
+as_root chmod +x "$work/rootfs/usr/sbin/policy-rc.d"
 # Nor do they wait for the disk, after each file.
-echo force-unsafe-io | as_root tee "$work/root/etc/dpkg/dpkg.cfg.d/unsafe-io" >/dev/null
-as_root tar -C "$work/root" --exclude='./var/cache/apt/archives/*.deb' -c . \
+echo force-unsafe-io | as_root tee "$work/rootfs/etc/dpkg/dpkg.cfg.d/unsafe-io" >/dev/null
+as_root tar -C "$work/rootfs" --exclude='./var/cache/apt/archives/*.deb' -c . \
     | docker import - prodserver-ci/debian >/dev/null
 
 build() {

@@ -20,10 +20,11 @@ from dev.waiting import wait_until
 from prodserver_celery5.heartbeat import TURN, WAIT
 from prodserver_celery5.probe import judge
 from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.record import SIZE
 from tests.deployment import Deployment
 from tests.servers import Services
 
-from .test_heartbeat import Heart
+from .test_heartbeat import SCHEDULE, Heart
 
 pytestmark = [
     pytest.mark.long,
@@ -98,10 +99,10 @@ def start(heart: Heart, pool: str, code: str = "") -> StartedProcess:
 def test_a_worker_in_trouble(heart: Heart, pool: str, all_services: Services) -> None:
     worker = start(heart, pool)
     row(heart, f"{pool}: idle", alive=True, ready=True)
-    heart.send("nap.delay(50)")
+    heart.send("nap.delay(80)")
     heart.deployment.wait_for_notes(1)
-    time.sleep(TURN + 5)
-    row(heart, f"{pool}: busy for {TURN + 5:.0f} s", alive=True, ready=True)
+    time.sleep(60)
+    row(heart, f"{pool}: busy for a minute", alive=True, ready=True)
     heart.deployment.wait_for_notes(2, timeout=60)
     # A solo pool has allowed itself an hour for the task.
     wait_until(lambda: heart.record()["silence"] == f"{TURN:.0f}")
@@ -136,6 +137,35 @@ def test_a_beat_that_hangs_in_its_scheduler(heart: Heart) -> None:
     row(heart, "beat: ticking", alive=True, ready=True)
     time.sleep(WAIT + 10)
     row(heart, f"beat: hung for {WAIT:.0f} s", alive=False, ready=False)
+
+
+def test_a_beat_with_an_interval_of_ten_minutes(heart: Heart) -> None:
+    code = "import os; DATA_DIR = os.environ['DATA_DIR']\n" + SCHEDULE % 600
+    beat = heart.start("beat", code=code, max_interval=600)
+    beat.wait_until_ready()
+    time.sleep(TURN + 5)
+    row(heart, "beat: next task in ten minutes", alive=True, ready=True)
+
+
+def test_a_file_that_is_not_its_own(heart: Heart) -> None:
+    worker = start(heart, "prefork")
+    other = heart.deployment.start("worker")
+    assert other.wait() == 1
+    row(heart, "prefork: another one with its file", alive=True, ready=True)
+    left = heart.file.read_bytes()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    # The number of this process, which began at another time.
+    taken = f"pid={os.getpid()}".encode()
+    line = left.replace(f"pid={worker.pid}".encode(), taken)
+    heart.file.write_bytes(line.rstrip().ljust(SIZE - 1) + b"\n")
+    assert "another process has its number now" in heart.said()
+    row(heart, "prefork: its pid is another's", alive=False, ready=False)
+    heart.file.rename(heart.file.with_name("elsewhere"))
+    heart.file.symlink_to("elsewhere")
+    refused = heart.deployment.start("worker")
+    assert refused.wait() == 1
+    row(heart, "prefork: a symbolic link in the way", alive=False, ready=False)
 
 
 @pytest.fixture
