@@ -27,7 +27,7 @@ QUICK = {
 # Sentry wraps what traces a task; once that is made it sees nothing, on both sides.
 TOO_LATE = {("sentry_sdk", "worker_process_init")}
 
-# Our gevent worker loads the settings before Celery, when New Relic can still wrap it:
+# Nothing of celery's gevent worker, and each task of ours; why, we do not know yet.
 # docs/operations.md has it among what remains different.
 SEES_MORE = {("newrelic", "gevent")}
 

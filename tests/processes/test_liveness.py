@@ -18,9 +18,8 @@ import pytest
 from dev.procfile import ROOT
 from dev.waiting import wait_until
 from prodserver_celery5.heartbeat import TURN, WAIT
-from prodserver_celery5.probe import judge
+from prodserver_celery5.probe import SIZE, judge
 from prodserver_celery5.pytest_plugin.process import StartedProcess
-from prodserver_celery5.record import SIZE
 from tests.deployment import Deployment
 from tests.servers import Services
 
