@@ -138,10 +138,11 @@ class Sink(Transport):
 # It sends nothing without its service: what it takes a task for is told by the task.
 _NEWRELIC = """
 def start_agent():
-    import newrelic.agent
-
+    # Its import reads them.
     os.environ["NEW_RELIC_DEVELOPER_MODE"] = "true"
     os.environ["NEW_RELIC_LICENSE_KEY"] = "0" * 40
+    import newrelic.agent
+
     newrelic.agent.initialize()
     newrelic.agent.register_application(timeout=10)
 
