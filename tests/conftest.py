@@ -1,6 +1,6 @@
-"""A deployment for each test, and the servers that all of them share.
+"""A deployment for each test, and the servers that all tests share.
 
-The package's own plugin starts the processes that the tests are about.
+The package's own pytest plugin starts the processes under test.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ pytest_plugins = ["prodserver_celery5.pytest_plugin"]
 
 
 def pytest_configure() -> None:
-    # A shell lets what it runs in the background ignore these, `nohup` the last; the
-    # processes of the tests would inherit that, and a beat outlive its SIGQUIT.
+    # A shell's background jobs ignore the first two, and `nohup` ignores SIGHUP. The
+    # tests' processes would inherit that, and a beat would survive its SIGQUIT.
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
@@ -53,7 +53,7 @@ def all_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]
 
 @pytest.fixture
 def services() -> str:
-    """What a deployment runs on; tests parametrise it with other services."""
+    """The services that a deployment uses; tests parametrize it with others."""
     return "filesystem-sqlite"
 
 
@@ -74,7 +74,7 @@ def deployment(
 
     deployment.env |= all_services.env(services, migrate)
     if services != "filesystem-sqlite":
-        # Traced once; it costs 1.7 times the CPU.
+        # Tracing takes 1.7 times the CPU: the default services are enough.
         deployment.env.pop("COVERAGE_PROCESS_CONFIG", None)
     if "DATABASE_URL" not in deployment.env:
         shutil.copy(migrated, tmp_path / "db.sqlite3")

@@ -14,12 +14,12 @@ from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 __all__ = ("Deployment", "stop_asleep", "wait_until")
 
-# What would make the processes of a test differ from one machine to another.
+# Nothing else: tests must not depend on the environment of the machine.
 INHERITED = ("LANG", "PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
 
 
 class Deployment:
-    """The example project with a database and a broker of its own."""
+    """The example project with its own database and broker."""
 
     def __init__(self, folder: Path, prodserver: ProdserverFixture) -> None:
         self.folder = folder
@@ -41,9 +41,9 @@ class Deployment:
         }
 
     def configure(self, code: str) -> None:
-        """Let the settings be the project's own, changed by some code.
+        """Write settings: the project's own, then some code that changes them.
 
-        Without LEADER_LOCK: most tests are about a beat as `celery beat` runs it.
+        LEADER_LOCK leaves beat's entry: most tests want a beat like `celery beat`.
         """
         self.settings_file.write_text(
             "from prayer_room_api.settings import *\n"
@@ -59,7 +59,7 @@ class Deployment:
         return self._prodserver.start(name, words, env=self.env)
 
     def manage(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run manage.py to its end."""
+        """Run manage.py to completion."""
         return self._python("manage.py", *words)
 
     def _python(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -74,7 +74,7 @@ class Deployment:
         )
 
     def shell(self, code: str) -> str:
-        """Run Python code in the project, and return what it printed."""
+        """Run Python code in the project and return its output."""
         done = self._python("-c", f"import django; django.setup()\n{code}")
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -90,9 +90,9 @@ class Deployment:
 
 
 def stop_asleep(beat: StartedProcess) -> int:
-    """End a beat that sends each second, while it sleeps, and return its status.
+    """Stop a once-a-second beat while it sleeps, and return its exit status.
 
-    A SIGTERM that reaches it while it sends can be lost, as with `celery beat`.
+    A SIGTERM that arrives while it sends can be lost, as with `celery beat`.
     """
     sleeps = "beat: Waking up"
     beat.wait_for(sleeps, count=beat.output.count(sleeps) + 1)

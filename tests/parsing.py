@@ -1,4 +1,4 @@
-"""ARGS on their way to keyword arguments, as the backends take them."""
+"""ARGS as words and as keyword arguments, made as the backends make them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ("mistakes", "parse", "words")
 
 
 def words(program: str, app: Celery, args: Any) -> list[str]:
-    """ARGS as words of the command line."""
+    """Spell ARGS as words of the command line."""
     return spell(Command(program, app), args)
 
 
 def parse(program: str, app: Celery, args: Any) -> click.Context:
-    """ARGS as keyword arguments, the pool its class, as when the program starts."""
+    """Parse ARGS as a start does: the pool is a class, not its name."""
     command = Command(program, app)
     context = command.parse(spell(command, args))
     import_pool(context)
@@ -28,7 +28,7 @@ def parse(program: str, app: Celery, args: Any) -> click.Context:
 
 
 def mistakes(program: str, app: Celery, args: Any) -> list[OptionError]:
-    """Each mistake in ARGS, as the checks report them."""
+    """Return each mistake in ARGS, as the checks report it."""
     command = Command(program, app)
     try:
         command.parse(spell(command, args))

@@ -1,4 +1,4 @@
-"""Servers of the tests' own: started on the loopback, ended with their folder."""
+"""The tests' own servers, on the loopback interface."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from prodserver_celery5.pytest_plugin.process import StartedProcess
 
 __all__ = ("MariaDB", "PgBouncer", "PostgreSQL", "RabbitMQ", "Redis", "Services")
 
-# Debian's script in PATH changes to the user rabbitmq, whose the folder is not.
+# Debian's script in PATH switches to the user rabbitmq, who cannot use the folder.
 _RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 _VHOSTS = 40
 
 
 class Redis:
-    """A Redis server; each site has a database of its own in it.
+    """A Redis server; each deployment gets its own database.
 
     Args:
         folder: for its log.
@@ -42,7 +42,7 @@ class Redis:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
-        # Bound, and never listening: while the server is away, its port is nobody's.
+        # Bound but never listening: nobody takes the port while the server is down.
         port = stack.enter_context(socket.socket())
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port.bind(("127.0.0.1", 0))
@@ -52,12 +52,12 @@ class Redis:
         self._databases = 0
 
     def url(self) -> str:
-        """Return the address of a database that nobody has used."""
+        """Return the address of an unused database."""
         self._databases += 1
         return f"redis://127.0.0.1:{self.port}/{self._databases}"
 
     def pause(self, meanwhile: Callable[[], None]) -> None:
-        """End the server, without its data, and start it again."""
+        """Stop the server, which loses its data, and start it again."""
         self.process.kill()
         meanwhile()
         self.process = self._start()
@@ -72,7 +72,7 @@ class Redis:
 
 
 class RabbitMQ:
-    """A RabbitMQ server; each site has a virtual host of its own in it.
+    """A RabbitMQ server; each deployment gets its own virtual host.
 
     Args:
         folder: for its data, its cookie and its log.
@@ -104,7 +104,7 @@ class RabbitMQ:
             f"load_definitions = {folder / 'definitions.json'}\n"
             "log.console = true\n"
         )
-        # Erlang's register of names: started here, it is not left behind as a daemon.
+        # Erlang's name server: the broker would leave it behind as a daemon.
         names = ["epmd", "-port", str(names_port), "-address", "127.0.0.1"]
         stack.enter_context(
             StartedProcess(names, log=folder / "names.log", cwd=folder, env=env)
@@ -115,14 +115,14 @@ class RabbitMQ:
         server.wait_for("Server startup complete", timeout=60)
 
     def url(self) -> str:
-        """Return the address of a virtual host that nobody has used."""
+        """Return the address of an unused virtual host."""
         self._vhosts += 1
         assert self._vhosts < _VHOSTS
         return f"amqp://site:site@127.0.0.1:{self.port}/site{self._vhosts}"
 
 
 class PostgreSQL:
-    """A PostgreSQL server; each deployment has a migrated database of its own in it.
+    """A PostgreSQL server; each deployment gets its own migrated database.
 
     Args:
         folder: for its data and its log.
@@ -138,7 +138,7 @@ class PostgreSQL:
         self._bin = Path(self.program)
         self._databases = 0
         self._migrated: set[str] = set()
-        # The server refuses to run as root, and Debian has a user for it.
+        # PostgreSQL refuses to run as root; Debian has a user for it.
         self._user = "postgres" if os.geteuid() == 0 else None
         self.home = _make_home(self._user, stack)
         words = ["--auth=trust", "--username=tests", "--pgdata", str(self.home)]
@@ -147,14 +147,14 @@ class PostgreSQL:
         stack.callback(lambda: self.process.kill())
 
     def pause(self, meanwhile: Callable[[], None]) -> None:
-        """End the server, and start it again."""
-        # At once, whoever is connected.
+        """Stop the server, and start it again."""
+        # The fast shutdown: SIGTERM would wait for the clients.
         self.process.stop(signal.SIGINT)
         meanwhile()
         self.process = self._start()
 
     def sql(self, database: str, query: str) -> str:
-        """Run a query, and return what psql prints of its rows alone."""
+        """Run a query and return its rows, as psql prints them."""
         words = ["--host=127.0.0.1", f"--port={self.port}", "--username=tests"]
         words += ["--no-psqlrc", "--tuples-only", "--no-align", "--command", query]
         return self._run("psql", *words, database).strip()
@@ -171,8 +171,8 @@ class PostgreSQL:
         """Return the address of a database as the release phase leaves it.
 
         Args:
-            migrate: runs the release phase of a project, once for all its databases.
-            project: whose release phase that is.
+            migrate: runs a project's release phase; called once per project.
+            project: the project's name.
         """
         if project not in self._migrated:
             self._create(project)
@@ -237,7 +237,7 @@ class PgBouncer:
 
 
 class MariaDB:
-    """A MariaDB server; each deployment has a migrated database of its own in it.
+    """A MariaDB server; each deployment gets its own migrated database.
 
     Args:
         folder: for its data and its log.
@@ -265,7 +265,7 @@ class MariaDB:
         stack.callback(lambda: self.process.kill())
 
     def pause(self, meanwhile: Callable[[], None]) -> None:
-        """End the server, and start it again."""
+        """Stop the server, and start it again."""
         self.process.stop()
         meanwhile()
         self.process = self._start()
@@ -280,7 +280,7 @@ class MariaDB:
         return url
 
     def sql(self, database: str, query: str) -> str:
-        """Run a query, and return its rows alone."""
+        """Run a query and return its rows."""
         words = ["mariadb", "--no-defaults", "--host=127.0.0.1", f"--port={self.port}"]
         words += ["--user=root", "--batch", "--skip-column-names", "--execute", query]
         done = subprocess.run(
@@ -312,7 +312,7 @@ SERVERS = {
 
 
 class Services:
-    """Starts each server that is asked for, once.
+    """Starts each requested server once.
 
     Args:
         make_folder: makes a folder for a server.
@@ -325,10 +325,10 @@ class Services:
         self._running: dict[str, Any] = {}
 
     def server(self, name: str) -> Any:
-        """Return the server of that name; skip the test where there is none."""
+        """Return the named server; skip the test if it is not installed."""
         kind = SERVERS[name]
         if not kind.program:
-            # In CI a run that was skipped would be taken for one that passed.
+            # In CI, nobody would notice a skip.
             (pytest.fail if os.environ.get("CI") else pytest.skip)(
                 f"no {name} on this machine"
             )
@@ -337,10 +337,10 @@ class Services:
         return self._running[name]
 
     def env(self, names: str, migrate: Callable[[str], None]) -> dict[str, str]:
-        """Return the variables of a deployment that uses some services.
+        """Return the environment variables of a deployment that uses some services.
 
         Args:
-            names: separated by hyphens; those that are no servers need none.
+            names: separated by hyphens; those without a server need no variable.
             migrate: runs the release phase on a database.
         """
         env = {}
@@ -352,15 +352,15 @@ class Services:
         return env
 
 
-# The tests may have a TMPDIR that a server's user cannot write to.
+# A server's user may not be allowed to write to the tests' TMPDIR.
 _ENV = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
 
 
 def _make_home(user: str | None, stack: ExitStack) -> Path:
-    """Make a folder for a server, which runs as another user than the tests may.
+    """Make a folder for a server, which may run as another user.
 
-    Not in one of pytest's: they are their owner's alone, and each pytest that starts
-    sees to it again.
+    Not in one of pytest's: those are private to their owner, and each new pytest makes
+    them so again.
     """
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="server-")))
     if user:
@@ -370,7 +370,7 @@ def _make_home(user: str | None, stack: ExitStack) -> Path:
 
 
 def _start(words: list[str], user: str | None, log: Path) -> StartedProcess:
-    """Start a server, which may refuse to run as root."""
+    """Start a server, as another user if it refuses to run as root."""
     if user:
         change = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         words = [*change, *words]
@@ -389,7 +389,7 @@ def _wait_for_port(port: int) -> None:
 
 
 def _definitions() -> dict[str, object]:
-    """A user and its virtual hosts, as RabbitMQ imports them at its start."""
+    """Return a user and its virtual hosts, for RabbitMQ to import at startup."""
     salt = b"salt"
     password = base64.b64encode(salt + hashlib.sha256(salt + b"site").digest())
     vhosts = [f"site{number}" for number in range(1, _VHOSTS)]

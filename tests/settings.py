@@ -1,4 +1,4 @@
-"""The project's settings, with what the environment of a deployment would give."""
+"""The project's settings, with what a deployment's environment would provide."""
 
 import atexit
 import os
@@ -12,5 +12,5 @@ if "DATA_DIR" not in os.environ:
 
 from prayer_room_api.settings import *
 
-# A password of a test need not withstand anybody; the default takes 0.3 s for each.
+# Test passwords need no protection; the default hasher takes 0.3 s for each.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

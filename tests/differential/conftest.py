@@ -1,4 +1,4 @@
-"""Shows how many cases were compared, and with which Celery."""
+"""Reports how many cases were compared, and with which Celery."""
 
 from __future__ import annotations
 

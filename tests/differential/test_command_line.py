@@ -1,7 +1,7 @@
-"""ARGS against the command line of the installed Celery, option by option.
+"""ARGS against the installed Celery's command line, option by option.
 
-Both sides end in the same recorder, which stands where Celery makes its worker or
-beat: what reaches it through ARGS has to be what reaches it from `celery worker …`.
+A recorder replaces Celery's worker and beat: ARGS must give it exactly what
+`celery worker …` gives it.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ COMMANDS = {"worker": worker.worker, "beat": beat.beat}
 
 @dataclass
 class Case:
-    """ARGS and the words after ``celery worker`` that are to do the same."""
+    """ARGS, and the words after ``celery worker`` that must do the same."""
 
     program: str
     args: Any
     words: list[str]
     above: list[str] = field(default_factory=list)  # before the word `worker`
     env: dict[str, str] = field(default_factory=dict)
-    refused: bool | None = None  # by Celery; None if either will do
+    refused: bool | None = None  # by Celery; None: maybe
 
 
 # Both ways to the recorder
 
 
 def make_app(calls: list[Any]) -> Celery:
-    """Make an app whose worker and beat only note how they were made."""
+    """Make an app whose worker and beat only record their arguments."""
 
     class Recorder:
         exitcode = 0
@@ -79,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def known() -> dict[Any, Any]:
-    """What the command line came to, by words and environment: many ARGS mean one."""
+    """The command line's outcome per words and environment, which many ARGS share."""
     return {}
 
 
@@ -87,7 +87,7 @@ def known() -> dict[Any, Any]:
 def outcomes(
     monkeypatch: pytest.MonkeyPatch, folder: Path, known: dict[Any, Any]
 ) -> Iterator[Any]:
-    """Return what a case comes to: on the command line, through ARGS, and as shown."""
+    """Return a case's outcomes: from the command line, from ARGS, and as shown."""
     calls: list[Any] = []
 
     def note(*args: Any, **kwargs: Any) -> None:
@@ -95,7 +95,7 @@ def outcomes(
 
     for module in (worker, beat):
         monkeypatch.setattr(module, "maybe_drop_privileges", note)
-    # The program and its arguments are tested as a real process.
+    # Real processes test the path and words that it gets, too.
     monkeypatch.setattr(worker, "detach", lambda *_, app, **kw: note(**kw))
     monkeypatch.setattr(
         beat, "detached", lambda *args, **kw: nullcontext(note(*args, **kw))
@@ -108,11 +108,11 @@ def outcomes(
         calls.clear()
         with monkeypatch.context() as patch:
             patch.chdir(folder)
-            # The `celery` command adds the app's options to its subcommands for good.
+            # `celery` adds the app's options to its subcommands permanently.
             for command in celery.commands.values():
                 patch.setattr(command, "params", list(command.params))
                 patch.setattr(command, "callback", command.callback)
-            # Set once, it is taken back even where the run sets it.
+            # Set first, so that monkeypatch restores it even if the run sets it.
             patch.setenv("CELERY_SKIP_CHECKS", "")
             patch.delenv("CELERY_SKIP_CHECKS")
             app = make_app(calls)
@@ -121,7 +121,7 @@ def outcomes(
             except (click.ClickException, OptionError):
                 return "refused"
             except (AttributeError, ImportError):
-                # Celery's own, of --autoscale=a,b and --pool=eventlet.
+                # Celery raises these for --autoscale=a,b and --pool=eventlet.
                 return "refused by accident"
             checks = os.environ.get("CELERY_SKIP_CHECKS")
         conf = app.conf.table(with_defaults=False, censored=False)
@@ -167,7 +167,7 @@ def outcomes(
 
 
 def samples(option: click.Option) -> list[tuple[Any, str | None]]:
-    """Values as Python has them, and as they stand on the command line."""
+    """Return values in Python, and as they are written on the command line."""
     kind = option.type
     if option.is_flag:
         return [(True, ""), (None, ""), (False, None)]
@@ -207,7 +207,7 @@ def texts(option: click.Option) -> list[str]:
 
 
 def spell(spelling: str, text: str | None, option: click.Option) -> list[str]:
-    """Write an option as a person does, its value a word of its own where it can be."""
+    """Write an option as people do: its value is a separate word if possible."""
     if option.is_flag:
         return [spelling] if text is not None else []
     if spelling.startswith("--"):
@@ -216,7 +216,7 @@ def spell(spelling: str, text: str | None, option: click.Option) -> list[str]:
 
 
 def walk() -> Iterator[Case]:
-    """Make the cases of each option that the installed Celery declares."""
+    """Make the cases for each option that the installed Celery declares."""
     for program, command in COMMANDS.items():
         for option in command.params:
             assert isinstance(option, click.Option)
@@ -250,12 +250,12 @@ def walk() -> Iterator[Case]:
 
 
 def key_of(option: click.Option) -> str:
-    """Return the long name, or the parameter's where it has none."""
+    """Return the long name, or the parameter's if there is none."""
     return next((o[2:] for o in option.opts if o[:2] == "--"), option.name or "")
 
 
 def together() -> Iterator[Case]:
-    """Make cases of all of a command's options at once."""
+    """Make cases with all of a command's options at once."""
     for program, command in COMMANDS.items():
         first = [(option, *samples(option)[0]) for option in command.params]
         first = [row for row in first if row[0].name != "detach"]
@@ -268,7 +268,7 @@ def together() -> Iterator[Case]:
 
 
 def others() -> Iterator[Case]:
-    """Make the cases that are no single option of a command."""
+    """Make the cases beyond single options."""
     for program in COMMANDS:
         own = f"--{program}-own"
         for args in ({}, None, "", [], ()):
@@ -281,7 +281,7 @@ def others() -> Iterator[Case]:
             ([own, "5"], [own, "5"]),
             ({"both-own": ["a,b", "c"]}, ["--both-own=a,b", "--both-own=c"]),
             ({"both_own": "a"}, ["--both-own", "a"]),
-            # Words that are no options, which Celery reads as settings.
+            # Words that are not options: Celery reads them as settings.
             *(
                 (words, words)
                 for words in (
@@ -303,7 +303,7 @@ def others() -> Iterator[Case]:
         ):  # fmt: skip
             yield Case(program, words, words, refused=True)
             yield Case(program, shlex.join(words), words, refused=True)
-        # Options of `celery` itself, which stand before the command.
+        # Options of `celery` itself, which precede the command.
         for args, above in (
             ({"workdir": "sub"}, ["--workdir", "sub"]),
             ({"workdir": Path("sub"), "no_color": None}, ["-C", "--workdir=sub"]),
@@ -317,7 +317,7 @@ def others() -> Iterator[Case]:
             yield Case(program, args, words, above, refused=False)
         for text in ("1", "0", "", "x"):
             yield Case(program, {}, [], env={"NO_COLOR": text}, refused=text == "x")
-    # The command line comes before the environment.
+    # The command line beats the environment.
     env = {"CELERY_WORKER_CONCURRENCY": "5"}
     yield Case("worker", {"concurrency": 2}, ["-c2"], env=env, refused=False)
     for words in (["-c2", "-Qa,b"], ["-EB"], ["-EBlinfo"], ["-Qa", "-Qb"], ["-Ofair"]):
@@ -394,7 +394,7 @@ celery -A proj -q beat --pidfile /tmp/beat.pid
 def step_2(line: str) -> tuple[str, str, list[str], list[str]]:
     """Remove `celery`, `-A …`, `-b …` and the word `worker` or `beat`.
 
-    Returns the program, what is left, and the words before and behind the program.
+    Return the program, what is left, and the words before and after the program.
     """
     words = shlex.split(line)[1:]
     (program,) = {"worker", "beat"} & set(words)

@@ -1,4 +1,4 @@
-"""The fenced blocks of the documentation, and what the noxfile and metadata say."""
+"""The documentation's fenced blocks, and the noxfile's sessions and constants."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Block:
     """A fenced block.
 
     Args:
-        page: its page, from the top of the repository.
-        line: where it begins.
-        language: what stands behind the backticks.
-        text: what is in it, without indentation.
-        before: the line of text that stands before it.
+        page: the path of its page in the repository.
+        line: the number of its first line.
+        language: what follows the backticks.
+        text: its content, dedented.
+        before: the last line of text above it.
     """
 
     page: str
@@ -66,7 +66,7 @@ BLOCKS = _blocks()
 
 
 def of(language: str, containing: str = "", page: str = "") -> list[Block]:
-    """Select blocks by their language, what they contain, and their page."""
+    """Select blocks by language, content and page."""
     return [
         block
         for block in BLOCKS

@@ -1,4 +1,4 @@
-"""The project `proj` that the documentation speaks of."""
+"""The project `proj`, which the documentation's examples use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pyproject.toml says."""
+"""The project table of pyproject.toml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dev.procfile import ROOT
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    # pytest brings it to Python 3.10.
+    # pytest depends on it on Python 3.10.
     import tomli as tomllib
 
 __all__ = ("PROJECT",)

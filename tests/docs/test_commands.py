@@ -1,4 +1,4 @@
-"""Each command of the documentation exists, and those that are quick are run."""
+"""Each documented command exists; the quick ones are run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PYTHON = re.compile(r"(\.venv/bin/|venv/bin/)?python3?$")
 
 
 def documented() -> list[tuple[str, str]]:
-    """Each line of each block that is for a shell, with its place."""
+    """Return each command of each shell block, with its place."""
     found = []
     for block in BLOCKS:
         if block.language not in ("sh", "console"):
             continue
         for line in block.text.splitlines():
-            # In a `console`, what follows a `$` is typed and the rest is answered.
+            # In a `console`, `$` marks what you type; the rest is output.
             if block.language == "console" and not line.startswith("$ "):
                 continue
             for command in line.removeprefix("$ ").split(" && "):
@@ -39,7 +39,7 @@ def documented() -> list[tuple[str, str]]:
 
 
 def exists(words: list[str]) -> bool:
-    """Whether a command is one that a person can type here."""
+    """Whether a command, and what it names, exists here."""
     while "=" in words[0]:  # variables
         words = words[1:]
     program, *rest = words
@@ -124,7 +124,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 
 
 def test_the_noxfile_runs_alone() -> None:
-    """With `uv run` or `pipx run`, which read its metadata."""
+    """As `uv run` and `pipx run` run it: they read its inline metadata."""
     text = (ROOT / "noxfile.py").read_text()
     assert text.startswith('# /// script\n# dependencies = ["nox"]\n# ///\n')
     done = subprocess.run(
@@ -146,7 +146,7 @@ def test_links_lead_to_files() -> None:
 
 
 def test_links_lead_to_headings() -> None:
-    """By the anchors that GitHub makes; Sphinx has others for some."""
+    """By GitHub's anchors; Sphinx makes some differently."""
 
     def anchors(text: str) -> set[str]:
         headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
@@ -178,7 +178,7 @@ def test_files_that_a_page_names_exist() -> None:
         )
         or (re.fullmatch(r"test_\w+\.py", name) and name not in tests)
     ]
-    # Of django-prodserver.
+    # In django-prodserver's repository.
     assert set(missing) <= {"UPSTREAM.md: tests/backends/"}
 
 

@@ -1,4 +1,4 @@
-"""The examples below deploy/: what the platforms would read, and what it means."""
+"""The examples in deploy/, read as the platforms would read them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_worker_ends_a_few_seconds_before_it_is_killed() -> None:
 
 
 def probes(name: str) -> list[list[str]]:
-    """Each command that asks the heartbeat of a process."""
+    """Return each command that probes the heartbeat of a process."""
     pod = manifests()["Deployment", f"prayer-room-{name}"]["spec"]["template"]
     (container,) = pod["spec"]["containers"]
     assert {"name": "HEARTBEAT_FOLDER", "value": "/tmp"} in container["env"]
@@ -120,9 +120,9 @@ def test_the_image_asks_what_it_finds(deployment: Deployment, tmp_path: Path) ->
 
 @pytest.fixture
 def https(deployment: Deployment, tmp_path: Path) -> Iterator[int]:
-    """The web process behind the documented nginx; the port of that."""
+    """Run web behind the documented nginx, and return nginx's port."""
     if shutil.which("nginx") is None:
-        # In CI a run that was skipped would be taken for one that passed.
+        # In CI, nobody would notice a skip.
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no nginx here")
     port, inner = free_port(), free_port()
     deployment.env |= {
@@ -162,7 +162,7 @@ def https(deployment: Deployment, tmp_path: Path) -> Iterator[int]:
     with StartedProcess(
         words, log=tmp_path / "nginx.log", cwd=tmp_path, env=dict(os.environ)
     ) as nginx:
-        # It listens before it says so.
+        # By the time it logs this, it listens.
         nginx.wait_for("using the .* event method")
         yield port
 
@@ -180,10 +180,10 @@ def test_the_proxy_of_the_documentation(https: int, tmp_path: Path) -> None:
             with connection.getresponse() as answer:
                 return answer.status
 
-    # https is known to Django, which would redirect otherwise.
+    # Django knows that the request came by https, or it would redirect.
     assert status("/") == 200
     assert status("/api/requests/", b"[" * 3_000_000) == 413
-    # The address is the one that nginx saw.
+    # Throttled by the address that nginx saw, not by what the client claims.
     posted = [
         status("/api/requests/", b'{"text": "x"}', **{"X-Forwarded-For": f"1.1.1.{n}"})
         for n in range(3)
@@ -200,7 +200,7 @@ def test_dokku_starts_and_checks_each_process() -> None:
     assert tuple(app["formation"]) == RUNNING == tuple(app["healthchecks"])
     assert app["formation"]["beat"] == {"quantity": 1}
     for (check,) in app["healthchecks"].values():
-        # The fields that Dokku's documentation has.
+        # The fields that Dokku documents.
         assert check.keys() <= {
             "type", "name", "path", "attempts", "wait", "timeout", "command",
         }  # fmt: skip
@@ -216,7 +216,7 @@ def test_dokku_waits_for_tasks() -> None:
         for line in script.read_text().splitlines()
         if line.startswith("dokku ")
     ]
-    # Of two beats one leads, and nothing has to be switched off.
+    # Only one of two beats leads, so no check has to be disabled.
     assert not any("checks:disable" in line for line in lines)
     assert ["dokku", "ps:set", "$app", "stop-timeout-seconds", "60"] in lines
 
@@ -240,7 +240,7 @@ def test_a_unit_signals_the_process_alone(name: str) -> None:
     assert service["KillMode"] == "mixed"
     assert service["Type"] == "notify"
     assert service["Restart"] == "on-failure"
-    # beat would die of it.
+    # SIGHUP would kill beat.
     assert ("ExecReload" in service) is (name == "worker")
 
 
@@ -294,7 +294,7 @@ def test_kubernetes_runs_each_process() -> None:
             continue
         template = document["spec"]["template"]
         (container,) = template["spec"]["containers"]
-        # A list: a shell in between would keep SIGTERM to itself.
+        # A list: a shell in between would not pass SIGTERM on.
         assert container["command"] == commands()[name.rpartition("-")[2]]
         labels = template["metadata"]["labels"]
         if kind == "Deployment":

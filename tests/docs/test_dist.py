@@ -1,4 +1,4 @@
-"""The distribution: its contents, and a worker started from it by the README alone.
+"""The distribution's contents, and a worker started by following the README.
 
 `nox -s dist` runs this.
 """
@@ -27,7 +27,7 @@ from prodserver_celery5.pytest_plugin.process import StartedProcess
 from .blocks import of
 
 for tool in ("build", "twine"):
-    pytest.importorskip(tool, reason="`nox -s dist` has what this needs")
+    pytest.importorskip(tool, reason="`nox -s dist` installs what this needs")
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +102,12 @@ def test_the_metadata_leads_somewhere(wheel: Path) -> None:
     assert found["Description-Content-Type"] == "text/markdown"
     urls = dict(text.split(", ", 1) for text in found.get_all("Project-URL", []))
     assert urls.keys() >= {"Changelog", "Documentation", "Issues", "Source"}
-    # On PyPI there are no files beside the readme.
+    # On PyPI, relative links lead nowhere.
     assert "](docs/" not in found.get_payload()
     assert "](CHANGELOG.md" not in found.get_payload()
 
 
-# Where the README says that a block belongs.
+# The line above a block of the README, which names its file.
 FILES = {
     "`proj/celery.py`:": "proj/celery.py",
     "`proj/__init__.py`, so that every process has the app:": "proj/__init__.py",
@@ -119,12 +119,12 @@ FILES = {
 def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The part "A project from scratch", word by word, in an empty folder."""
+    """Follow "A project from scratch" to the letter, in an empty folder."""
     folder = tmp_path / "project"
     folder.mkdir()
     for name in ("DJANGO_SETTINGS_MODULE", "PYTHONPATH", "VIRTUAL_ENV"):
         monkeypatch.delenv(name, raising=False)
-    # The package is not on PyPI yet: where pip is told to install it, this is it.
+    # The package is not on PyPI yet: this makes pip install the wheel.
     constraint = tmp_path / "constraint.txt"
     constraint.write_text(f"prodserver-celery5 @ {wheel.as_uri()}\n")
     bin_ = str(Path(sys.executable).parent)
@@ -161,7 +161,7 @@ def test_the_readme_alone_starts_a_worker_that_runs_a_task(
         assert worker.stop(signal.SIGINT) == 1  # Ctrl-C, as with `celery worker`
     assert "celery --app=proj worker" in worker.output
 
-    # What docs/troubleshooting.md gives a project to measure itself with.
+    # docs/troubleshooting.md offers this script for measuring your own project.
     shutil.copy(ROOT / "docs/measure.py", folder)
     code = "import measure; measure.ROUNDS = 1; measure.SETTLE = 0.5; measure.main()"
     said = run(["venv/bin/python", "-c", code, "worker"], folder, env)

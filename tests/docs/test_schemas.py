@@ -1,4 +1,4 @@
-"""The examples below deploy/ beside the published schemas. `nox -s docs` runs this."""
+"""The examples in deploy/ against the published schemas; `nox -s docs` runs this."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 from .test_deploy import DEPLOY
 
-REASON = "`nox -s docs` has what this needs"
+REASON = "`nox -s docs` installs what this needs"
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,6 @@ def test_kubernetes_knows_each_field(path: Path) -> None:
 def test_compose_knows_each_field() -> None:
     validator = pytest.importorskip("compose_spec", reason=REASON)
     text = (DEPLOY / "compose/compose.yaml").read_text()
-    # With `<<` resolved, which PyYAML does.
+    # Loading and dumping resolves `<<`.
     resolved = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
     validator.PyCompose.from_yaml(resolved).validate()

@@ -1,4 +1,4 @@
-"""Each settings block and Python block of the documentation is loaded."""
+"""Each settings block and Python block of the documentation works."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TESTS = [block for block in PYTHON if "def test_" in block.text]
 
 
 def load(block: Block, folder: Path, text: str = "") -> dict[str, Any]:
-    """Execute a settings block, as if it stood at the end of a settings module."""
+    """Execute a settings block as if it ended a settings module."""
     settings: dict[str, Any] = {"INSTALLED_APPS": [], "BASE_DIR": folder}
     exec(compile(text or block.text, str(block), "exec"), settings)
     return settings
@@ -61,7 +61,7 @@ def test_the_checks_find_nothing_in_a_settings_block(
         messages = [
             message
             for message in check_processes()
-            # The tests run without gevent as well.
+            # The tests also run without gevent.
             if "'gevent', not installed here" not in message.msg
         ]
     assert messages == []
@@ -95,7 +95,7 @@ def test_args_are_what_the_comment_has_as_a_command(proj: Path) -> None:
 
 
 def test_the_table_of_what_people_paste() -> None:
-    """Each line is one of the tests', with the same outcome."""
+    """Each row is a case of test_pasted, with the same outcome."""
     text = (ROOT / "docs/procfile.md").read_text().partition("| In `ARGS` |")[2]
     table = text.partition("\n\n")[0]
     rows = re.findall(r"^\| `(.*?)` \| (works|[EW]\d{3})", table, re.MULTILINE)
@@ -122,7 +122,7 @@ def test_the_line_at_start(proj: Path) -> None:
     assert shlex.join(words) == line.text.strip()
 
 
-# What the README says of errors
+# Errors
 
 ERRORS: dict[str, dict[str, Any]] = {
     "the key APP is missing": {"APP": ""},
@@ -233,7 +233,7 @@ def test_silenced_checks_exist(proj: Path) -> None:
 
 
 def test_the_tests_of_the_documentation_pass(deployment: Deployment) -> None:
-    """Those that a person would put into a project, in the example project."""
+    """In the example project."""
     deployment.configure(
         "CELERY_BEAT_SCHEDULE = {'every second': {'task':"
         " 'tests.behaviour.tasks.write', 'schedule': 1, 'args': ['x']}}\n"
@@ -264,7 +264,7 @@ def test_no_python_block_is_left_out() -> None:
 def test_the_variables_are_those_that_celery_declares(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those of the options of `celery` itself: each is read, or said not to be."""
+    """Each variable of `celery` itself is read, or documented as not read."""
     from celery.bin.celery import celery as command
 
     page = (ROOT / "docs" / "settings.md").read_text()

@@ -1,4 +1,4 @@
-"""What the documentation says of versions and figures is what they are elsewhere."""
+"""The documentation's versions and figures agree with their sources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {
 
 
 def row(name: str) -> str:
-    """A cell of the table of compatibility."""
+    """Return a cell of the compatibility table."""
     (cell,) = re.findall(rf"^\| {name} \| ([^|]*\d) \|", README, re.MULTILINE)
     return str(cell)
 
@@ -75,7 +75,7 @@ def test_the_changelog_has_this_version() -> None:
     _, found, rest = text.partition(f"\n## {heading}")
     assert found
     section = rest.partition("\n## ")[0]
-    # As each change has its line there, a section without one has lost them.
+    # Every change adds a line, so a section without one has lost them.
     assert re.search(r"^- \w", section, re.MULTILINE)
 
 

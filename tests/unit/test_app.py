@@ -1,4 +1,4 @@
-"""APP, in the spellings that `celery -A` takes."""
+"""APP, in each spelling that `celery -A` takes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_anything_else_is_a_finding(name: object, id_: str, reason: str) -> None
     ("spelling", "imported"),
     [
         *product(["{}", "{}.celery", "{}.celery:app"], [False, True]),
-        # Otherwise nobody imports the module.
+        # With this spelling, only the package imports the module.
         ("{}:app", True),
     ],
 )
@@ -86,7 +86,7 @@ def test_the_reason_of_a_module_that_raises(
     imported: bool,
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    # A name of its own: a module that was imported once stays.
+    # A new name each time, because an imported module stays imported.
     package = tmp_path / f"proj_{len(_made)}"
     _made.append(package)
     package.mkdir()
@@ -105,7 +105,7 @@ _made: list[Path] = []
 def test_an_app_that_is_named_like_something_installed(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    # Once somebody has asked for it, Celery finds this in itself.
+    # Once accessed, it is cached in the module, where Celery would find it.
     monkeypatch.delitem(vars(celery), "current_app", raising=False)
     (finding,) = findings.app(Entry("worker", {"APP": name}))
     assert finding.message.endswith(f"module {name!r} has no attribute 'celery'")

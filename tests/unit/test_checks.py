@@ -44,11 +44,11 @@ DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
 
 
 class OurWorker(CeleryWorker):
-    """A project's own."""
+    """A project's own backend."""
 
 
 class MailWorker(CeleryWorker):
-    """One that changes ARGS."""
+    """A backend that changes ARGS."""
 
     def __init__(self, **entry: Any) -> None:
         super().__init__(**{**entry, "ARGS": {"queues": ["mail"], **entry["ARGS"]}})
@@ -79,13 +79,13 @@ def found(settings: Any, **processes: Any) -> list[checks.CheckMessage]:
     return check_processes()
 
 
-# The message of each finding, as the checks report it and as the start stops at it.
+# Each finding, as the checks report it and as it stops a start.
 
 APP_TAKES = 'It takes what `celery -A` takes, such as "proj" or "proj.celery:app".'
 
 PATH_TAKES = 'It takes the path of a file, such as "/run/proj/%n".'
 
-# Each with its message and its hint.
+# The id, the entry, the message and the hint.
 ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
     ("E003", {**WORKER, "APP": None}, "the key APP is missing.", APP_TAKES),
     (
@@ -373,7 +373,7 @@ def test_a_finding_of_a_check_stops_the_start(
 
 
 def test_each_finding_that_stops_a_start_has_its_row() -> None:
-    """These three are of what has no backend; a doubt stops nothing."""
+    """Except three, found before there is a backend; a doubt stops nothing."""
     stopping = {
         node.value
         for node in ast.walk(ast.parse(Path(findings.__file__).read_text()))
@@ -515,7 +515,7 @@ def test_the_setting_is_missing(settings: Any, given: str, hint: str) -> None:
 
 
 def test_the_setting_in_small_letters(tmp_path: Path) -> None:
-    """Django takes it for no setting at all."""
+    """Django ignores it: a setting's name is in capitals."""
     (tmp_path / "shop_settings.py").write_text(
         "INSTALLED_APPS = ['prodserver_celery5']\nproduction_processes = {}\n"
     )
@@ -634,7 +634,7 @@ def test_a_second_beat(settings: Any) -> None:
     assert found(settings, w=embedded) == []
     assert found(settings, w=WORKER, b=BEAT) == []
     assert found(settings, w=embedded, b={**BEAT, "APP": "prayer_room_api"}) == []
-    # The same app in another spelling.
+    # The same app, spelled differently.
     assert found(settings, w=embedded, b={**BEAT, "APP": "shop"}) == [expected]
 
 
@@ -753,14 +753,14 @@ GOOD: list[dict[str, Any]] = [
     {**WORKER, "GRACE_SECONDS": 0.5},
     {**WORKER, "GRACE_SECONDS": SimpleLazyObject(lambda: 25)},
     {**WORKER, "GRACE_SECONDS": timedelta(minutes=1)},
-    # As for django-prodserver's own backends: strings, and None for a bare flag.
+    # As django-prodserver's own backends have it: strings, and None for a bare flag.
     {**WORKER, "ARGS": {"concurrency": "4", "time-limit": "9", "without-gossip": None}},
     {**WORKER, "ARGS": {"pool": "threads"}},
     {**WORKER, "ARGS": {"uid": "root", "gid": 0, "pidfile": "relative.pid"}},
     {**WORKER, "ARGS": {"workdir": "/", "pidfile": "tmp/w.pid"}},
-    # Without beat the worker opens no schedule, and the scheduler counts for nothing.
+    # Without beat, a worker ignores the schedule and the scheduler.
     {**WORKER, "ARGS": {"schedule": "/no/x", "scheduler": "no.such:Thing"}},
-    # The DatabaseScheduler has no file.
+    # The DatabaseScheduler uses no file.
     {**BEAT, "ARGS": {"schedule": "/no/x", "scheduler": DATABASE}},
     {**BEAT, "ARGS": {"scheduler": PERSISTENT}},
     {**WORKER, "BACKEND": f"{__name__}.OurWorker"},
@@ -809,7 +809,7 @@ def test_the_apps_configuration_is_left_as_it_was(settings: Any, shop: Celery) -
     assert (dict(shop.conf.table()), list(shop.user_options["worker"])) == before
 
 
-# In a process of its own
+# In separate processes
 
 PRELUDE = """
 import os, socket, sys, threading
@@ -817,7 +817,7 @@ import django
 from django.conf import settings
 
 def refuse(*args, **kwargs):
-    raise AssertionError("a connection or a process was asked for")
+    raise AssertionError("a check connects or starts something")
 
 settings.configure(
     INSTALLED_APPS=["prodserver_celery5"], PRODUCTION_PROCESSES={processes!r}
@@ -913,7 +913,7 @@ def test_a_backend_that_cannot_be_used(
 def test_another_backend_that_cannot_be_imported(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    """It may be derived from ours, or be left alone: only its import tells."""
+    """Only its import would tell whether it derives from ours."""
     (tmp_path / "broken_backends.py").write_text("raise RuntimeError('no\\nway')\n")
     monkeypatch.syspath_prepend(tmp_path)
     (message,) = found(settings, shop={"BACKEND": backend, "APP": "proj"})
@@ -970,7 +970,7 @@ def test_a_pool_in_a_package_that_is_missing(shop: Celery) -> None:
 
 
 class Counting:
-    """A configuration that counts who reads it."""
+    """A configuration that counts its reads."""
 
     broker_url = "memory://"
     sent = False
@@ -986,13 +986,13 @@ class Counting:
 
 @pytest.fixture
 def conf(shop: Celery) -> Counting:
-    """The configuration of an app that sends a message once it has one."""
+    """The configuration of an app that sends a message once it is configured."""
     conf = Counting()
     shop.config_from_object(conf)
 
     def send(**kwargs: Any) -> None:
         conf.sent = True
-        raise RuntimeError("as a broker that is away")
+        raise RuntimeError("the broker is down")
 
     shop.on_after_configure.connect(send, weak=False)
 

@@ -1,4 +1,4 @@
-"""Words that a django-prodserver hands on from its own command line."""
+"""Words that django-prodserver forwards from its own command line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_they_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
             "worker: on the command line, pidfile = '/no/x': the folder '/no' does not",
         ),
         ({}, ["--uid=nobody-here"], "worker: on the command line, uid = 'nobody-here'"),
-        # What is wrong with ARGS is said of them.
+        # The command line is not blamed for a mistake in ARGS.
         ({"no-such": 1}, ["-c2"], "worker: ARGS['no-such'] = 1: Celery "),
         ({"pidfile": "/no/x"}, ["-c2"], "worker: pidfile = '/no/x': the folder "),
         ("--no-such", ["-c2"], "worker: --no-such: Celery "),

@@ -1,4 +1,4 @@
-"""The parts of an end in time that no broker of the other tests has to do with."""
+"""The parts of GRACE_SECONDS that the tests with real brokers do not reach."""
 
 from __future__ import annotations
 

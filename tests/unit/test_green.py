@@ -1,4 +1,4 @@
-"""The launcher's command line; that it patches is seen in tests/behaviour."""
+"""The launcher's command line; tests/behaviour shows that it patches."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_no_second_start(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
 def test_the_launcher_runs_a_program_as_python_does(
     tmp_path: Path, way: list[str], flags: list[str]
 ) -> None:
-    """With its name, arguments and folder, from a folder that may be another."""
+    """With the same name, arguments and folder, wherever it is started from."""
     pytest.importorskip("gevent")
     home = tmp_path / "home"
     home.mkdir()

@@ -1,4 +1,4 @@
-"""What a process says of itself, and to whom."""
+"""What a process says about itself, and to whom."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from prodserver_celery5.notify import Notify
 
 
 class Listener:
-    """A sink that keeps what it is told."""
+    """A sink that records what it is told."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, float, bool]] = []
@@ -147,7 +147,7 @@ def test_it_begins_once(heartbeat: Heartbeat, listener: Listener) -> None:
     heartbeat.beat()
     assert listener.events == ["open", "close"]
     assert len(listener.said) == 1
-    # A beat that goes into the background begins in the child.
+    # A beat that detaches begins again in the child.
     heartbeat.begin()
     assert listener.events == ["open", "close", "open"]
 
@@ -283,7 +283,7 @@ def test_what_systemd_sets(
         assert ("WATCHDOG=1" in watchdog) is watched
 
 
-@pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="Linux has these names")
+@pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="only Linux has them")
 def test_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         name = f"prodserver-celery5-{os.getpid()}"
@@ -317,7 +317,7 @@ def test_who_does_not_read_does_not_hold_up_the_work(
 ) -> None:
     signal.alarm(20)
     try:
-        for _ in range(5000):  # more than a socket takes
+        for _ in range(5000):  # more than a socket buffers
             watched.beat()
     finally:
         signal.alarm(0)

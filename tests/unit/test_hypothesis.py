@@ -1,4 +1,4 @@
-"""Whatever ARGS are: keyword arguments, or one line that says what is wrong."""
+"""Any ARGS become keyword arguments, or one line that says what is wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
-    # The second has more digits than Python writes.
+    # The second has more digits than Python converts to text.
     st.sampled_from([400, 5000]).map(lambda digits: 10**digits),
     st.floats(),
     st.text(),

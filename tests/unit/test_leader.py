@@ -1,4 +1,4 @@
-"""What is wrong with LEADER_LOCK, and the lock beside an SQLite database."""
+"""Mistakes in LEADER_LOCK, the lock beside an SQLite database, and the lead."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
 
 @pytest.fixture
 def beat(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """An entry in which nothing is wrong."""
+    """An entry without a mistake."""
     module = ModuleType("shop")
     module.app = Celery("shop", set_as_current=False, broker="memory://")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "shop", module)
@@ -41,7 +41,7 @@ def beat(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture
 def databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The aliases that there are; a test adds others."""
+    """The aliases of DATABASES; tests may add some."""
     settings = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
@@ -102,7 +102,7 @@ def test_sqlite_in_memory(
 
 @pytest.mark.django_db
 def test_the_database_of_djangos_tests(settings: Any, beat: dict[str, Any]) -> None:
-    """The test command runs the checks when it has replaced the database."""
+    """Django's test command runs the checks after it has replaced the database."""
     assert connections["default"].is_in_memory_db()  # type: ignore[attr-defined]
     assert found(settings, beat) == []
     with pytest.raises(RefusedError, match="in memory"):
@@ -150,7 +150,7 @@ def test_a_file_of_last_runs(settings: Any, beat: dict[str, Any]) -> None:
     (warning,) = found(settings, entry)
     assert (warning.id, warning.level) == ("prodserver_celery5.W009", checks.WARNING)
     assert "keeps its last runs in a file" in warning.msg
-    # A doubt: the start goes on.
+    # A doubt does not stop the start.
     assert CeleryBeat(**entry).prep_server_args()
     del entry["LEADER_LOCK"]
     assert found(settings, entry) == []
@@ -173,7 +173,7 @@ def test_a_worker_has_no_such_key(settings: Any, beat: dict[str, Any]) -> None:
 
 
 def entered(entry: dict[str, Any], settings: Any, **processes: Any) -> locks.Lock:
-    """The lock that a beat with an entry would have."""
+    """Return the lock that a beat with an entry would use."""
     settings.PRODUCTION_PROCESSES = processes
     made = Entry("beat", entry)
     made.app.Beat.Service = object
@@ -280,7 +280,7 @@ def test_what_is_refused_says_what_to_do(databases: dict[str, Any]) -> None:
 def test_a_table_that_is_missing_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It ends beat, as it ends `celery beat`; a database that is away does not."""
+    """It ends beat, as it ends `celery beat`; a database that is down does not."""
     lead = leader.Lead(locks.lock_of("default", "beat"))
     waited: list[str] = []
 
@@ -305,7 +305,7 @@ def test_a_table_that_is_missing_is_not_waited_for(
 def lead(
     databases: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> leader.Lead:
-    """One whose process cannot be started again."""
+    """A lead whose process cannot be started again."""
 
     def again() -> None:
         raise restart.RestartError("this program cannot be started again")
@@ -317,7 +317,7 @@ def lead(
 def test_a_database_that_turns_out_to_have_no_lock(
     lead: leader.Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was away at the start, when this is asked first."""
+    """It was down at the start, so nobody could tell."""
 
     def acquire() -> bool:
         raise RefusedError("a pooler stands before this server.", "Name another alias.")
@@ -368,7 +368,7 @@ def test_a_beat_that_hangs_lets_another_one_lead(
     lead._held_at = time.monotonic() - 60
     lead._watch()
     assert reasons == ["it has not come round for 35 s"]
-    # While it ends it may take as long as it needs.
+    # Once it is ending, it may take its time.
     lead.hold()
     lead.end()
     lead._watch()
@@ -379,13 +379,13 @@ def test_a_beat_that_hangs_lets_another_one_lead(
 def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
     lead: leader.Lead, beat: dict[str, Any]
 ) -> None:
-    """Celery logs the error, and beat goes on: nothing is wrong with the lead."""
+    """Celery logs the error, and beat goes on leading."""
     every = IntervalSchedule.objects.create(every=1, period="seconds")
     task = PeriodicTask.objects.create(name="gone", task="gone", interval=every)
     assert lead.lock.acquire()
     kind = leader._fenced(DatabaseScheduler, lead)
     scheduler = kind(app=Entry("beat", beat).app, lazy=True)
-    # At the end of the interpreter there is no database.
+    # When the interpreter exits, the database is gone.
     scheduler._finalize.cancel()
     entry = scheduler.schedule["gone"]
     task.delete()

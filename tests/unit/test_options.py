@@ -47,7 +47,7 @@ def error(app: Celery, args: Any, program: str = "worker") -> OptionError:
 
 
 def invalid(kind: click.ParamType, value: str) -> str:
-    """What the installed click says of a value."""
+    """Return what the installed click says about an invalid value."""
     with pytest.raises(click.BadParameter) as caught:
         kind.convert(value, None, None)
     return caught.value.message
@@ -147,12 +147,12 @@ def failing() -> Any:
         ({"without-gossip": None}, ["--without-gossip"]),
         ({"without-gossip": False}, []),
         ({"without_gossip": True}, ["--without-gossip"]),
-        # As words, which a command line has in place of values.
+        # Flags as text, as on a command line.
         ({"without-gossip": "true"}, ["--without-gossip"]),
         ({"without-gossip": "Yes"}, ["--without-gossip"]),
         ({"without-gossip": "0"}, []),
         ({"without-gossip": Switch.ON}, ["--without-gossip"]),
-        # Members of an Enum, and numbers of other types.
+        # Members of an Enum, other numbers, and subclasses.
         ({"concurrency": Size.TWO}, ["--concurrency=2"]),
         ({Key.QUEUES: [Size.NAME, Queue.FAST]}, ["--queues=big,fast"]),
         ({"time-limit": Decimal("2.5")}, ["--time-limit=2.5"]),
@@ -160,7 +160,7 @@ def failing() -> Any:
         ({"concurrency": Number(3)}, ["--concurrency=3"]),
         ({Text("queues"): Text("a")}, ["--queues=a"]),
         (Text("-c 3"), ["-c", "3"]),
-        # Lazy values, wherever they stand.
+        # Lazy values, anywhere.
         ({"concurrency": lazily(2)}, ["--concurrency=2"]),
         ({"concurrency": lazily("2")}, ["--concurrency=2"]),
         ({"concurrency": lazy(lambda: 2, int)()}, ["--concurrency=2"]),
@@ -186,7 +186,7 @@ def failing() -> Any:
         ({"discard": True}, ["--discard"]),
         ({"schedule": "s"}, ["--schedule=s"]),
         (UserDict(concurrency=1), ["--concurrency=1"]),
-        # In the order in which they stand.
+        # In the given order.
         (
             OrderedDict([("uid", "a"), ("concurrency", 1), ("beat", True)]),
             ["--uid=a", "--concurrency=1", "--beat"],
@@ -205,7 +205,7 @@ def test_args_become_an_argument_list(app: Celery, args: Any, argv: list[str]) -
 
 
 def test_a_key_is_the_parameters_name_where_there_is_no_long_one(app: Celery) -> None:
-    """As is that of -O in Celery 5.0 to 5.2."""
+    """As with -O in Celery 5.0 to 5.2."""
     app.user_options["worker"].add(click.Option(["my_profile", "-Y"]))
     for key in ("my-profile", "my_profile"):
         argv = parsing.words("worker", app, {key: "-fair"})
@@ -251,18 +251,18 @@ def test_the_apps_own_options(
     app.user_options["preload"].add(click.Option(["--my-own"], **declared))
     for program in ("worker", "beat"):
         assert parse(app, {"my-own": value}, program).params["my_own"] == parsed
-        # Celery's own declarations are as before.
+    # Celery's own declarations are unchanged.
     assert "my_own" not in [param.name for param in worker.worker.params]
 
 
 def test_an_own_option_of_the_name_of_one_of_celery_itself(app: Celery) -> None:
-    """Such as --config: it is the command's then, as on the command line."""
+    """Such as --config: the command's option wins, as on the command line."""
     app.user_options["worker"].add(click.Option(["--config"]))
     assert parse(app, {"config": "x"}).params["config"] == "x"
     assert isinstance(error(app, {"config": "x"}, "beat"), UnknownOptionError)
 
 
-# Values that are refused
+# Refused values
 
 A_LIST = "it takes a string, or a list of strings or numbers."
 ONE = "it takes one string, path or number."
@@ -327,7 +327,7 @@ STANDS = "it cannot be evaluated: TypeError: a Proxy stands here for another val
         ),
         (lambda: SimpleLazyObject(failing), "ARGS", HAD),
         (lambda: {"queues": lazy(failing, str)()}, "ARGS['queues'] = <__proxy__>", HAD),
-        # Of another library than Django.
+        # From another library than Django.
         (lambda: {"queues": Proxy(lambda: "a")}, "ARGS['queues'] = 'a'", STANDS),
         (lambda: Proxy(lambda: "-c 2"), "ARGS", STANDS),
         (lambda: ["-c", Proxy(lambda: 2)], "ARGS", STANDS),
@@ -384,7 +384,7 @@ def test_what_celery_does_not_take(
         ({"loglevel": 21}, "DEBUG"),
         ({"loglevel": "loud"}, "CRITICAL"),
         ({"optimization": "best"}, "fair"),
-        # Celery 5.0 takes any name, and looks for a module.
+        # Celery 5.0 takes any name, and tries to import it.
         *([({"pool": "prefrok"}, "prefork")] * (celery.VERSION >= (5, 1))),
         ({"loglevel": ["INFO"]}, "takes one of DEBUG, INFO, WARNING"),
     ],
@@ -474,7 +474,7 @@ def test_a_long_value_is_shortened(app: Celery) -> None:
     [
         ({"namespace": "CELERY"}, "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"),
         ({"namespace": "QUEUES_"}, "QUEUES_BROKER_URL", "QUEUES_RESULT_BACKEND"),
-        # Without a namespace Celery reads its old names from Django's settings.
+        # Without a namespace, Celery reads Django's settings by its old names.
         ({}, "BROKER_URL", "CELERY_RESULT_BACKEND"),
     ],
 )
@@ -484,7 +484,7 @@ def test_broker_and_result_backend_have_settings(
 ) -> None:
     settings = SimpleNamespace(**{broker: "memory://", backend: "cache+memory://"})
     app.config_from_object(settings, **configure)
-    # The names are those that the app does read.
+    # The app does read these names.
     assert app.conf.broker_url == "memory://"
     assert app.conf.result_backend == "cache+memory://"
     for key, setting in (("broker", broker), ("result-backend", backend)):
@@ -537,7 +537,7 @@ def test_what_is_honoured(app: Celery) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.skipif(celery.VERSION < (5, 3), reason="Celery has no --skip-checks")
+@pytest.mark.skipif(celery.VERSION < (5, 3), reason="Celery 5.3 added --skip-checks")
 def test_skip_checks(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERY_SKIP_CHECKS", "")
     monkeypatch.setattr(worker, "maybe_drop_privileges", lambda **kwargs: None)
@@ -574,7 +574,7 @@ def test_variables_of_celery_itself_are_not_read(
     assert parsing.mistakes("worker", app, {}) == []
 
 
-# Nothing is started, and nothing but the context comes of parsing
+# Parsing starts nothing and changes nothing
 
 
 def test_parsing_starts_nothing(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -601,7 +601,7 @@ def test_without_the_import_of_the_pool(app: Celery) -> None:
     assert isinstance(parse(app, argv).params["pool"], type)
 
 
-# The command line that is shown
+# The command line as shown
 
 
 @pytest.mark.parametrize(
@@ -694,7 +694,7 @@ def test_a_value_under_a_secret_name_is_not_shown(app: Celery) -> None:
     assert error(app, {"my-password": ["s3cret"]}).where == "ARGS['my-password'] = **"
 
 
-# The extra bootsteps of an app may have options: Celery's documentation has them so.
+# Options of an app's own bootsteps, as Celery documents them
 
 
 def test_an_own_option_reaches_a_bootstep(
@@ -711,7 +711,7 @@ def test_an_own_option_reaches_a_bootstep(
     app.user_options["worker"].add(click.Option(["--own"]))
     app.steps["worker"].add(Step)
     app.conf.broker_url = "memory://"
-    # As root, Celery warns of it.
+    # Celery warns when it runs as root.
     monkeypatch.setattr("celery.apps.worker.check_privileges", lambda accept: None)
     argv = parsing.words("worker", app, {"own": "here", "pool": "solo"})
     run(parse(app, argv))

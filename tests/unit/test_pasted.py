@@ -1,6 +1,6 @@
 """What people paste from a Procfile, a unit or a start script into ARGS.
 
-The table of docs/procfile.md shows some of them, and what to write instead.
+The table in docs/procfile.md shows some of it, and what to write instead.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
 
-# What was pasted; the id of what is found, or None; and what the line says, or the
-# words that follow `celery … worker` on the command line.
+# What was pasted; the id of the finding, or None; and part of the finding's text, or
+# the words that follow `celery … worker` on the command line.
 Row = tuple[Any, "str | None", str]
 
 SHELL = "ARGS are not read by a shell"
@@ -76,7 +76,7 @@ WORKER: list[Row] = [
     ({"hostname": "worker@%%h"}, "W014", "ARGS['hostname'] = 'worker@%%h': "),
     (["-n", "worker@%%h"], "W014", "ARGS word 'worker@%%h': "),
     ({"hostname": "worker@%h"}, None, "--hostname=worker@%h"),
-    # Letters that are no options of `celery` itself
+    # Letters that only look like options of `celery` itself
     ("-Qbeat -nAb@%h", None, "-Qbeat -nAb@%h"),
     ("-n celery -Q beat", None, "-n celery -Q beat"),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What becomes of an entry when a private name of Celery's is gone."""
+"""What happens to an entry when a private name of Celery's is gone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from prodserver_celery5.command import OptionError
 
 from .test_rooms import PACKAGE
 
-# Each name, an entry that does without it, and one whose start or check says that it
-# is missing. Without the last three nothing can be read at all.
+# Each name, ARGS that do not need it, and ARGS whose start or check says that it is
+# missing. Without the last three, no ARGS can be read.
 NAMES: dict[str, tuple[Any, Any]] = {
     "celery.app.defaults._TO_OLD_KEY": ({"concurrency": 2}, {"broker": "memory://"}),
     "celery.bin.base.LogLevel": ({"loglevel": "INFO"}, {"loglevel": 20}),
@@ -38,7 +38,7 @@ NAMES: dict[str, tuple[Any, Any]] = {
     "celery.utils.imports.import_from_cwd": (None, {}),
 }
 
-# Only a worker with a heartbeat asks for them, when it starts.
+# Only a worker with a heartbeat needs them, at its start.
 STARTING = {
     "celery.worker.consumer.consumer.maybe_shutdown",
     "celery.worker.state.maybe_shutdown",
@@ -46,14 +46,14 @@ STARTING = {
 
 
 def worker(app: str, args: dict[str, Any]) -> CeleryWorker:
-    """Make a worker of ARGS, among which may be keys of the entry."""
+    """Make a worker from ARGS; uppercase keys are those of the entry."""
     keys = {key: value for key, value in args.items() if key.isupper()}
     args = {key: value for key, value in args.items() if key not in keys}
     return CeleryWorker(APP=app, ARGS=args, **keys)
 
 
 def test_each_private_name_has_its_row() -> None:
-    """And nothing else of Celery's is imported but what it documents."""
+    """And everything else that is imported from Celery is documented."""
     asked, imported = set(), set()
     for path in PACKAGE.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -108,7 +108,7 @@ def test_what_needs_the_name_says_so(
     name: str, args: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = ModuleType("shop")
-    # Without a namespace, its settings have Celery's old names.
+    # Without a namespace, Celery reads settings by their old names.
     module.app = Celery("shop", set_as_current=False)
     monkeypatch.setitem(sys.modules, "shop", module)
     backend = worker("shop", args)

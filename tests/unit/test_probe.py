@@ -1,4 +1,4 @@
-"""The probe: what it says of a record, and what it imports for that."""
+"""The probe: what it says about a record, and how little it imports."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_silence(words: list[str], alive: bool, tmp_path: Path) -> None:
 def test_a_process_may_be_silent_as_long_as_it_said(tmp_path: Path) -> None:
     then = time.monotonic() - 600
     assert main([record(tmp_path / "file", at=then, silence=630)]) == 0
-    # A probe that asks for less is told what it asks for.
+    # A probe may be stricter than the process.
     assert main([str(tmp_path / "file"), "--max-age=60"]) == 1
 
 
@@ -152,7 +152,7 @@ def test_without_proc(
     assert main([file]) == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root can be another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_of_another_user_without_proc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +160,7 @@ def test_of_another_user_without_proc(
     file = record(tmp_path / "file", pid=os.getppid(), start=0)
     os.seteuid(65534)
     try:
-        # The folder is root's alone: only the question for the process is meant.
+        # Only this runs as another user, who could not read the folder.
         assert probe._gone(os.getppid(), 0) == ""
     finally:
         os.seteuid(0)
@@ -193,7 +193,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    # Without what coverage and the tests' own settings would import.
+    # A bare environment: coverage and the tests' settings would import more.
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd()}
     return subprocess.run(
         [sys.executable, *words], env=env, capture_output=True, text=True, check=False

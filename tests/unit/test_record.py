@@ -1,4 +1,4 @@
-"""The file of a heartbeat: what is written to it, and what is left alone."""
+"""The heartbeat file: what is written to it, and what is left alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from prodserver_celery5.probe import MAGIC, SIZE, judge
 from prodserver_celery5.record import Record, RecordError
 
-# Says "opened", keeps the file until its standard input ends, and ends without a word.
+# Prints "opened", keeps the file until its input ends, and exits without cleaning up.
 KEEP = """
 import os, sys
 from prodserver_celery5.record import Record
@@ -124,7 +124,7 @@ def test_a_folder(path: Path) -> None:
 
 
 def test_a_file_that_was_left_is_used_again(path: Path) -> None:
-    # Of a later version, say.
+    # Such as by a later version.
     path.write_text(f"{MAGIC} version=2 {'x' * 300}\n")
     record = Record(str(path))
     record.open()
@@ -143,7 +143,7 @@ def test_two_processes_with_one_path(path: Path) -> None:
                 Record(str(path)).open()
         assert judge(str(path))[0]
         other.communicate("")
-    # It has left the file, and the lock has ended with it.
+    # It has left the file behind, but not the lock.
     assert f"pid={other.pid} " in path.read_text()
     Record(str(path)).open()
 
@@ -181,7 +181,7 @@ def test_only_the_own_file_is_removed(path: Path) -> None:
 def test_a_file_that_is_removed_as_it_is_opened(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The process that had it ends between our opening and our locking.
+    # The process that owned it ends between our opening and locking it.
     path.write_text("")
     fstat, removed = os.fstat, []
 
@@ -197,7 +197,7 @@ def test_a_file_that_is_removed_as_it_is_opened(
     assert judge(str(path))[0]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_where_it_cannot_be_removed_it_says_stopped(path: Path) -> None:
     path.parent.chmod(0o755)
     record = Record(str(path))

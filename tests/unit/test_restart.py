@@ -1,4 +1,4 @@
-"""The words that start a program again; that they do is seen in tests/behaviour."""
+"""The words that start a program again; tests/behaviour runs them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Executed(BaseException):
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Forget how pytest was started, in an empty folder."""
+    """Hide how pytest was started, and change to a folder with a manage.py."""
 
     def execute(path: str, words: list[str]) -> None:
         assert path == words[0] == sys.executable
@@ -32,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
     monkeypatch.setattr(sys, "argv", ["changed", "by", "the program"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "")
-    # Taken away again what a test puts there.
+    # Set, so that monkeypatch removes what a test puts there.
     monkeypatch.setenv(restart.PATH_GIVEN, "")
     main = ModuleType("__main__")
     main.__file__ = str(tmp_path / "manage.py")
@@ -78,7 +78,7 @@ def test_the_program_starts_again_as_before(
     behind = (*flags.split(), *launcher, *program.split())
     assert executed.value.args == behind
 
-    # Behind the launcher it is the same program.
+    # Behind the launcher, the program is the same.
     started.setattr(sys, "orig_argv", ["python", *behind])
     with pytest.raises(Executed) as executed:
         restart.again()
@@ -94,7 +94,7 @@ def test_the_program_starts_again_as_before(
 def test_it_starts_in_the_folder_that_it_was_started_in(
     started: pytest.MonkeyPatch, tmp_path: Path, script: str, end: str
 ) -> None:
-    """Whichever folder the program has changed to."""
+    """Even after the program has changed to another."""
     sys.modules["__main__"].__file__ = f"{tmp_path}/{script}{end}"
     started.setattr(sys, "orig_argv", ["python", "-O", script, "x"])
     (tmp_path / "elsewhere").mkdir()
@@ -126,7 +126,7 @@ def test_the_file_itself_starts_python_in_a_folder(tmp_path: Path) -> None:
 def test_a_module_is_found_again_from_another_folder(
     started: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing changes where it is found anyway: tasks see the environment as well."""
+    """PYTHONPATH changes only if it must: tasks see the environment, too."""
     started.setattr(sys, "orig_argv", ["python", "-m", "proj"])
     started.setattr(sys, "path", ["", str(tmp_path), os.path.dirname(os.__file__)])
     started.setenv("PYTHONPATH", "/given")
@@ -157,13 +157,13 @@ def test_a_relative_pythonpath_holds_in_another_folder(
 def test_a_detached_worker_imports_from_where_the_program_does(
     started: pytest.MonkeyPatch,
 ) -> None:
-    """`manage.py --pythonpath DIR` has put it on `sys.path`, and nowhere else."""
+    """`manage.py --pythonpath DIR` puts it on `sys.path` and nowhere else."""
     sys.path.insert(0, "/given/by/an/option")
     restart.as_python_m(["celery", "worker"])
     assert sys.argv == ["celery", "worker"]
     kept = os.environ["PYTHONPATH"].split(os.pathsep)
     assert kept[0] == "/given/by/an/option"
-    # What each Python has anyway would be in the way of a task that runs another one.
+    # This Python's own folders would break a task that runs another Python.
     assert not any("site-packages" in entry or "lib/python" in entry for entry in kept)
 
 
@@ -181,7 +181,7 @@ def test_a_function_of_another_program(started: pytest.MonkeyPatch) -> None:
         green.restart("gevent")
     assert "a function of another program" in str(error.value)
     assert "watchfiles 'python manage.py prodserver worker'" in str(error.value)
-    # SIGHUP says so as well, and does not end with 0.
+    # SIGHUP says so, too, and fails.
     restart.prepare()
     words = list(sys.argv)
     started.undo()
@@ -194,11 +194,11 @@ def test_a_function_of_another_program(started: pytest.MonkeyPatch) -> None:
 def test_a_program_that_is_not_found_any_more(
     started: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Something has replaced `__main__`, so that nobody knows where it began."""
+    """Something has replaced `__main__`, so its folder is unknown."""
     sys.modules["__main__"].__file__ = "/elsewhere/other.py"
     started.setattr(sys, "orig_argv", ["python", "manage.py"])
     with pytest.raises(Executed):
-        restart.again()  # it is where it was
+        restart.again()  # its file is still here
     (tmp_path / "manage.py").unlink()
     with pytest.raises(restart.RestartError, match=r"manage.py is not in .*full path"):
         restart.again()

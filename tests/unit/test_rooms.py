@@ -1,4 +1,4 @@
-"""The structure of the package: who imports whom."""
+"""The structure of the package: which module imports which."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import prodserver_celery5
 
 PACKAGE = Path(prodserver_celery5.__file__).parent
 
-# Each room with those that it may enter; docs/inside.md has what they are for.
+# Each module with those that it imports; docs/inside.md says what each is for.
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "apps": {"checks"},
@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
 
 
 def imports(module: Path) -> set[str]:
-    """The modules of the package that one of them imports, wherever it does."""
+    """Return the package's modules that one of them imports, even in a function."""
     found = set()
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
@@ -68,5 +68,5 @@ def test_there_is_no_circle() -> None:
             for room, entered in ROOMS.items()
             if room not in order and entered <= set(order)
         ]
-        assert free, f"a circle among {sorted(set(ROOMS) - set(order))}"
+        assert free, f"a cycle among {sorted(set(ROOMS) - set(order))}"
         order += free

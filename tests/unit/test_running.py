@@ -1,4 +1,4 @@
-"""What stands between Celery's own command and the exit status."""
+"""From Celery's own command to the exit status, and how tests start processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.deployment import wait_until
 
 
 def started(monkeypatch: pytest.MonkeyPatch, ending: BaseException) -> Any:
-    """Run a worker whose constructor, the last boundary, raises."""
+    """Run a worker whose constructor raises."""
     app = Celery("proj", set_as_current=False)
 
     def worker(**kwargs: Any) -> None:
@@ -65,20 +65,20 @@ class Solo:
 
 
 class Prefork(Solo):
-    """One that does, by the name of its module."""
+    """A pool that forks, going by its module's name."""
 
     __module__ = "celery.concurrency.prefork"
 
 
 class Own(Prefork):
-    """A project's own one."""
+    """A project's own pool."""
 
 
 @pytest.mark.parametrize(("pool", "freezes"), [(Solo, 0), (Own, 1), (None, 0)])
 def test_what_is_loaded_is_frozen_once(
     monkeypatch: pytest.MonkeyPatch, pool: object, freezes: int
 ) -> None:
-    """Before the first fork, of which an older Celery tells nobody."""
+    """Before the first fork, for which Celery before 5.3 sends no signal."""
     hooks: list[Any] = []
     done: list[str] = []
     monkeypatch.setattr(os, "register_at_fork", lambda before: hooks.append(before))
@@ -122,7 +122,7 @@ def test_an_argument_of_the_app_is_no_key() -> None:
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Start an entry to the point where Celery's body runs; return its status."""
+    """Start an entry up to where Celery's code would run; return its status."""
     monkeypatch.setattr(Entry, "running", False)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(command, "run", lambda context: 73)
@@ -183,7 +183,7 @@ def test_the_pool_is_its_class_when_the_program_starts(
 def test_a_worker_that_detaches_leaves_celery_its_words(
     ended: Any, monkeypatch: pytest.MonkeyPatch, detach: bool
 ) -> None:
-    # Which Celery takes for those of `python -m celery`.
+    # Celery runs `python -m celery` with the words in sys.argv.
     monkeypatch.setenv("PYTHONPATH", "")
     ended(CeleryWorker(APP="prayer_room_api", ARGS={"detach": detach}))
     words = ["celery", "--app=prayer_room_api", "worker", "--detach"]
@@ -201,21 +201,21 @@ def test_the_processes_of_a_mistake_at_start_are_all_named(settings: Any) -> Non
 
 
 def test_words_of_the_command_line_are_welcome() -> None:
-    """As the django-prodserver after 3.0 asks before it hands them on."""
+    """django-prodserver after 3.0 asks this before it forwards any."""
     assert CeleryWorker.accepts_extra_args is CeleryBeat.accepts_extra_args is True
 
 
 def test_an_entry_is_looked_at_once(
     ended: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks: at a start, and in a check of two entries."""
+    """Once at a start, and once per entry in a check."""
     counted: Counter[str] = Counter()
 
     def count(owner: Any, name: str) -> None:
         real = getattr(owner, name)
 
         def counting(*args: Any, **kwargs: Any) -> Any:
-            # Celery's find_app() calls itself, with keyword arguments.
+            # Not find_app()'s calls of itself, which have keyword arguments.
             counted[name] += not kwargs
             return real(*args, **kwargs)
 
@@ -309,7 +309,7 @@ def test_a_process_says_itself_when_it_is_ready(tmp_path: Path) -> None:
             process.wait_until_ready(count=3)
         expected = ["STATUS=starting", "STATUS=ready", "READY=1", "READY=1"]
         assert process.notified == expected
-    # What it said can be read when it is gone, and its socket is gone.
+    # What it said outlives the process and the socket.
     assert process.notified == expected
 
 
@@ -324,7 +324,7 @@ def test_a_process_that_never_says_so(tmp_path: Path) -> None:
 
 
 def test_a_process_is_killed_with_its_group(tmp_path: Path) -> None:
-    """Its children would go on, and keep what they hold."""
+    """Its children would live on, and keep what they hold."""
     pids = tmp_path / "pids"
     code = f"sleep 60 & echo $! > {pids}; wait"
     with StartedProcess(

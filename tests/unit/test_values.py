@@ -1,4 +1,4 @@
-"""Values that cannot be compared, shown or told."""
+"""Values that cannot be compared, shown or resolved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prodserver_celery5 import values
 
 
 class Hostile:
-    """What an array does when it is compared, and worse."""
+    """Fails as an array does when it is compared, and also when it is shown."""
 
     def __eq__(self, other: object) -> NoReturn:
         raise ValueError("the truth of an array is ambiguous")
@@ -22,7 +22,7 @@ class Hostile:
 
 
 class MuteError(Exception):
-    """One that fails where it is to be shown."""
+    """An error that fails when it is shown."""
 
     def __str__(self) -> str:
         raise RuntimeError("not today")

@@ -1,4 +1,4 @@
-"""The patches fit what they were written for, and say so where upstream has moved."""
+"""The patches merge with what has moved on upstream, or name what does not fit."""
 
 from __future__ import annotations
 
