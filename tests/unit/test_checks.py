@@ -863,14 +863,14 @@ def test_the_checks_do_nothing_but_look(tmp_path: Path, pool: str) -> None:
 socket_class, connect = socket.socket, socket.socket.connect
 socket.socket.connect = socket.create_connection = refuse
 os.fork = os.execv = os.posix_spawn = threading.Thread.start = refuse
-handlers, path, environment = list(sys.path_hooks), list(sys.path), dict(os.environ)
 import shop
 conf = shop.app.conf.table()
+hooks, path, environment = list(sys.path_hooks), list(sys.path), dict(os.environ)
 messages = run_checks()
 assert all(message.id.endswith("W001") for message in messages), messages
 assert shop.app.conf.table() == conf
 assert socket.socket is socket_class
-assert dict(os.environ) == environment
+assert (sys.path_hooks, sys.path, dict(os.environ)) == (hooks, path, environment)
 assert shop.app.amqp.__dict__.get("_producer_pool") is None
 print(*sys.modules)
 """

@@ -149,7 +149,6 @@ def test_two_processes_with_one_path(path: Path) -> None:
 
 
 def test_a_child_does_not_keep_the_lock(path: Path) -> None:
-    code = f"import os, time\nif os.fork(): exec({KEEP!r})\nelse: time.sleep(60)"
     code = KEEP.replace("sys.stdin.read()", "os.fork() or __import__('time').sleep(60)")
     words = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(

@@ -200,11 +200,6 @@ def test_the_processes_of_a_mistake_at_start_are_all_named(settings: Any) -> Non
         CeleryWorker(**entry).start_server("--nosuch")
 
 
-def test_words_of_the_command_line_are_welcome() -> None:
-    """django-prodserver after 3.0 asks this before it forwards any."""
-    assert CeleryWorker.accepts_extra_args is CeleryBeat.accepts_extra_args is True
-
-
 def test_an_entry_is_looked_at_once(
     ended: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
