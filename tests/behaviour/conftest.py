@@ -1,4 +1,4 @@
-"""Both sides of each scenario, the brokers they use, and the table of what came out."""
+"""The sites and brokers of the scenarios, and the table of their outcomes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def outcomes(pytestconfig: pytest.Config) -> Outcomes:
 
 @pytest.fixture
 def broker(all_services: Services) -> Callable[[str, Path, ExitStack], Any]:
-    """Find a broker by name; one of its own for a site that will end it."""
+    """Find a broker by name; a site that stops its broker gets one of its own."""
 
     def find(name: str, folder: Path, stack: ExitStack) -> Any:
         server = all_services.server(name.partition(" ")[0])
@@ -50,7 +50,7 @@ def broker(all_services: Services) -> Callable[[str, Path, ExitStack], Any]:
 def make_site(
     tmp_path: Path, migrated: Path, broker: Callable[[str, Path, ExitStack], Any]
 ) -> Iterator[Callable[[str, str], Site]]:
-    """Make the site of a side, with its database and its place at a broker."""
+    """Make a site for one side, with a database and a broker URL of its own."""
     with ExitStack() as stack:
 
         def make(side: str, name: str) -> Site:

@@ -1,4 +1,4 @@
-"""What came out of each scenario on both sides, compared and as a table."""
+"""The outcomes of each scenario on both sides, compared and as a table."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 __all__ = ("Outcomes", "differences")
 
-# Shown, and left out of the comparison: they tell of the machine's day.
+# Shown but not compared: they vary from run to run.
 SHOWN = {"done", "seconds", "at once", "connections", "popped", "stuck"}
 
 COLUMNS = ("status", "ran", "lost", "seconds")
 
 
 def differences(command: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Compare two outcomes; less lost than with the command is no difference."""
+    """Compare two outcomes; losing less than the command is no difference."""
     found = []
     for key in command.keys() | ours.keys():
         theirs, own = command.get(key), ours.get(key)
@@ -36,11 +36,11 @@ class Outcomes:
     def add(
         self, name: str, command: Mapping[str, Any], ours: Mapping[str, Any]
     ) -> None:
-        """Keep the outcome of a scenario, the command's and ours."""
+        """Keep both outcomes of a scenario, the command's and ours."""
         self._rows.append((name, command, ours))
 
     def table(self) -> list[str]:
-        """Write the outcomes as a table, of celery/prodserver in each cell."""
+        """Format the outcomes as a table; each cell shows celery/prodserver."""
         if not self._rows:
             return []
         cells = [("scenario", *COLUMNS, "")]

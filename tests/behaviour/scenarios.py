@@ -1,4 +1,4 @@
-"""What happens to a worker or beat, as functions of a site: one list of them."""
+"""The scenarios: what happens to a worker or beat, each as a function of a site."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Outcome = dict[str, Any]
 
 SCENARIOS: list[Scenario] = []
 
-# What a worker logs at DEBUG when a warm shutdown begins to wait for its tasks: some
-# time after the signal, for Celery's loop looks for it when its poll is over.
+# A worker logs this at DEBUG when its warm shutdown begins to wait for tasks: some time
+# after the signal, because Celery's loop looks for it only between polls.
 POOL_STOPS = "Worker: Stopping Pool"
 
 
@@ -38,11 +38,11 @@ class Scenario:
 
     Args:
         name: what happens.
-        act: lets it happen at a site, and tells what came of it.
-        broker: the fixture of the broker that the site uses.
-        since: the first Celery that knows of it, and always does the same.
-        expected: what has to come of it; the status is Celery 5.3's and newer.
-        known: arguments of `act`.
+        act: makes it happen at a site, and returns the outcome.
+        broker: the name of the site's broker.
+        since: the first Celery that supports it, always with the same outcome.
+        expected: what our outcome must contain; the status is that of Celery 5.3+.
+        known: arguments for `act`.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Scenario:
     known: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, site: Site) -> Outcome:
-        """Let it happen at a site."""
+        """Make it happen at a site."""
         return self.act(site, **self.known)
 
     @property
     def runs(self) -> bool:
-        """Whether the installed Celery knows of it."""
+        """Whether the installed Celery is new enough for it."""
         return celery.VERSION[:2] >= self.since
 
 
@@ -69,7 +69,7 @@ def scenario(
     since: tuple[int, int] = (5, 0),
     **expected: Any,
 ) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
-    """Add a scenario to the list, or one for each of the arguments known."""
+    """Add a scenario to the list, or one for each set of arguments."""
 
     def add(act: Callable[..., Outcome]) -> Callable[..., Outcome]:
         for arguments in known or ({},):
@@ -140,7 +140,7 @@ def broker_unreachable(site: Site, what: str, program: str, code: str) -> Outcom
 
 @scenario("state database not writable", status=1)
 def state_database(site: Site) -> Outcome:
-    # In no folder: the tests may run as root, whom no permission stops.
+    # In a missing folder: the tests may run as root, whom no permission stops.
     return site.fails("worker", statedb=site.folder / "missing" / "state")
 
 
@@ -188,7 +188,7 @@ def scheduler_raises(site: Site) -> Outcome:
 def signalled_idle(site: Site, name: str, program: str) -> Outcome:
     process = site.ready(program)
     if program == "beat":
-        time.sleep(0.3)  # "Starting" is said before the schedule is open
+        time.sleep(0.3)  # it logs "Starting" before it opens the schedule
     return site.end(process, signal.Signals[name])
 
 
@@ -197,17 +197,17 @@ def signalled_idle(site: Site, name: str, program: str) -> Outcome:
     {"signals": "SIGTERM", "how": "Warm"},
     {"signals": "SIGTERM SIGTERM", "how": "Warm Warm"},
     {"signals": "SIGINT", "how": "Warm"},
-    # Celery 5.0 begins, and so loses, one more of them now and then.
+    # Celery 5.0 sometimes begins, and so loses, one task more.
     {"signals": "SIGINT SIGINT", "how": "Warm Cold", "since": (5, 1)},
     {"signals": "SIGQUIT", "how": "Cold"},
     {"signals": "SIGTERM SIGQUIT", "how": "Warm Cold"},
 )
 def signalled_busy(site: Site, signals: str, how: str) -> Outcome:
-    """Two tasks are under way and two wait, when the signals come.
+    """Two tasks run and two wait when the signals arrive.
 
-    Each comes when what the one before has begun is under way. Where a task ends as the
-    signal comes, Celery's handler may wait for ever for the pool whose result it has
-    interrupted: a warm shutdown has begun when they end, a cold one cuts them short.
+    Each signal waits until the one before has taken effect. If a task ended just as a
+    signal arrived, Celery's handler could wait forever for the pool whose result it
+    interrupted. So tasks end once a warm shutdown has begun, or a cold one cuts them.
     """
     worker = site.ready(concurrency=2, prefetch_multiplier=1, loglevel="DEBUG")
     site.send("hold", *((n,) for n in range(4)))
@@ -216,7 +216,7 @@ def signalled_busy(site: Site, signals: str, how: str) -> Outcome:
     kinds = how.split()
     for number, (name, kind) in enumerate(zip(signals.split(), kinds, strict=True), 1):
         worker.send(signal.Signals[name])
-        with suppress(ProcessError):  # the last of all may end it at once
+        with suppress(ProcessError):  # the last signal may end it at once
             said = rf"{kind} shutdown \(MainProcess\)"
             worker.wait_for(said, count=kinds[:number].count(kind))
             if kind == "Warm":
@@ -227,9 +227,9 @@ def signalled_busy(site: Site, signals: str, how: str) -> Outcome:
 
 
 def _account(site: Site, sent: int, word: str = "ended ") -> Outcome:
-    """What of the tasks sent was run, and what will never be."""
+    """Count the tasks that ran, and those that never will."""
     ran = len(site.done(word))
-    # What has run and was not confirmed in time will run once more.
+    # Tasks that ran but were not acknowledged still wait, to run again.
     return {"ran": ran, "lost": max(0, sent - ran - site.waiting())}
 
 
@@ -253,7 +253,7 @@ def remapped(site: Site) -> Outcome:
 
 @scenario("killed pool child", status=0)
 def killed_child(site: Site) -> Outcome:
-    """The kernel kills a child in the midst of a task; another takes its place."""
+    """The kernel kills a child in the middle of a task; another replaces it."""
     worker = site.ready(concurrency=2)
     site.send("fall", ())
     worker.wait_for("WorkerLostError")
@@ -271,14 +271,14 @@ def replaced_children(site: Site) -> Outcome:
     return site.end(worker, signal.SIGTERM) | _account(site, 6, "")
 
 
-# Shutdown, and who is lost
+# Shutdown, and what is lost
 
 
-# Celery's handler raises wherever the signal finds the worker, up to 5.2: 3 of 33 runs
-# of 5.0 lost a message, two of them with the command.
+# Up to Celery 5.2 the handler raises wherever the signal finds the worker: with 5.0, 3
+# of 33 runs lost a message, two of them on the command's side.
 @scenario("warm shutdown under load", since=(5, 3), status=0, lost=0)
 def warm_shutdown(site: Site) -> Outcome:
-    """Tasks under way are ended, no new one is begun, the rest stays queued."""
+    """Running tasks finish, no new one begins, the rest stay queued."""
     sent = 200
     worker = site.ready(concurrency=2)
     site.send("nap", *((0.1, n) for n in range(sent)))
@@ -288,7 +288,7 @@ def warm_shutdown(site: Site) -> Outcome:
     account = _account(site, sent)
     new = len(site.done("began ")) - began
     cut = len(site.done("began ")) - account.pop("ran")
-    # What was begun between the count and the signal: as many as there are children.
+    # Up to eight may begin between the count and Celery's response to the signal.
     return outcome | account | {"cut short": cut, "begun after": max(0, new - 8)}
 
 
@@ -300,9 +300,9 @@ def warm_shutdown(site: Site) -> Outcome:
     {"task": "hold", "remap": "SIGTERM", "expected": {"ran": 2, "lost": 0}},
 )
 def group_signalled(site: Site, task: str, remap: str) -> Outcome:
-    """As Heroku, systemd's default KillMode and honcho send it.
+    """Heroku, honcho and systemd's default KillMode signal the whole group.
 
-    With any REMAP_SIGTERM the children of the pool ignore SIGTERM: the remedy.
+    The remedy is REMAP_SIGTERM: with any value, the pool's children ignore SIGTERM.
     """
     if remap:
         site.env["REMAP_SIGTERM"] = remap
@@ -324,11 +324,11 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
     try:
         status: int | None = worker.wait(timeout=30)
     except ProcessError:
-        status = None  # a platform would use SIGKILL by now
+        status = None  # a platform would have sent SIGKILL by now
         worker.kill()
     outcome = _account(site, 3)
     if not remap:
-        # A child that takes the place of a dead one may run the third, or may not.
+        # A child that replaces a dead one may or may not run the third task.
         outcome.pop("ran")
     return outcome | {
         "status": status,
@@ -369,7 +369,7 @@ def soft_shutdown(site: Site, what: str, soft: int) -> Outcome:
     lost=0,
 )
 def ten_kills(site: Site) -> Outcome:
-    """Killed at random moments, cold or with the whole group, and started again."""
+    """Workers end at random moments, by cold shutdown or SIGKILL to their group."""
     sent = 2000
     moments = random.Random(20261122)
     site.configure(
@@ -394,18 +394,18 @@ def ten_kills(site: Site) -> Outcome:
         try:
             worker.stop(signal.SIGQUIT, timeout=5)
         except ProcessError:
-            # Celery's handler talks to RabbitMQ in the midst of another talk.
+            # Celery's handler talks to RabbitMQ in the middle of another exchange.
             stuck += 1
             worker.kill()
     for _ in range(5):
-        # Redis gives back what the dead left when a worker comes, and then each 100 s.
+        # A worker restores what the dead ones held when it starts, then every 100 s.
         time.sleep(3.5)
         worker = site.ready(concurrency=2)
         before = -1
         while (notes := len(site.notes())) != before:
             before = notes
             time.sleep(2)
-        # At rest: in the midst of work, Celery 5.0 hangs now and then.
+        # Idle by now: stopped in the middle of work, Celery 5.0 sometimes hangs.
         site.end(worker, signal.SIGTERM)
         if not site.waiting():
             break
@@ -413,8 +413,8 @@ def ten_kills(site: Site) -> Outcome:
     received = set(re.findall(r"ask:? tests\S+\[(\S{36})\]", log))
     done = site.done()
     missing = [n for n in range(sent) if f"ended {n}" not in done]
-    # Redis hands a message out and forgets it (BRPOP) before kombu can write down who
-    # has it: whoever is killed in between, of whatever command, never receives it.
+    # Redis hands out a message and forgets it (BRPOP) before kombu records who has it:
+    # if a worker is killed in between, on either side, nobody ever receives it.
     popped = sum(identifiers[n] not in received for n in missing)
     return {
         "done": len(done),
@@ -425,7 +425,7 @@ def ten_kills(site: Site) -> Outcome:
     }
 
 
-# What the process is given: variables, and an output
+# Environment and output
 
 
 @scenario(
@@ -447,13 +447,13 @@ def variables(site: Site, program: str, began: str, told: tuple[int, int]) -> Ou
     there = (folder / "it.pid").exists()
     return site.end(process, signal.SIGTERM) | {
         "there": there,
-        # Before that, Celery's --quiet did not reach the program.
+        # Before `told`, Celery did not pass --quiet on to the program.
         "quiet": told > celery.VERSION
         or not re.search("transport:|broker ->", process.output),
     }
 
 
-@scenario("output of ASCII, and a name that is not", status=0)
+@scenario("ASCII output, non-ASCII log file", status=0)
 def ascii_output(site: Site) -> Outcome:
     site.env["PYTHONIOENCODING"] = "ascii"
     log = site.folder / "wörker.log"
@@ -462,12 +462,12 @@ def ascii_output(site: Site) -> Outcome:
     return site.end(worker, signal.SIGTERM)
 
 
-@scenario("output that is full", status=1)
+@scenario("output to a full device", status=1)
 def full_output(site: Site) -> Outcome:
     return site.fails("worker", wrapper=["sh", "-c", 'exec "$@" >/dev/full', "sh"])
 
 
-# SIGHUP, and a broker that goes away
+# SIGHUP, and losing the broker
 
 
 @scenario(
@@ -476,7 +476,7 @@ def full_output(site: Site) -> Outcome:
     status=0,
 )
 def hung_up(site: Site, pool: str) -> Outcome:
-    """The same pid, the settings as they are now."""
+    """A reload keeps the pid and reads the settings anew."""
     site.configure("TOLD = 'before'\n")
     worker = site.ready(pool=pool, concurrency=2)
     site.send("tell_setting", ("TOLD",))
@@ -490,7 +490,7 @@ def hung_up(site: Site, pool: str) -> Outcome:
     site.wait_until(lambda: site.done("{"))
     (look,) = site.done("{")
     return site.end(worker, signal.SIGTERM) | {
-        # A set: green pools of old hand a task under way to the next of the pid.
+        # A set: after a reload, an older green pool may run a task again.
         "told": sorted(site.done("TOLD")),
         "patched": json.loads(look)["patched"],
     }
@@ -498,7 +498,7 @@ def hung_up(site: Site, pool: str) -> Outcome:
 
 @scenario("broker gone for ten seconds", broker="redis of its own", lost=0)
 def broker_gone(site: Site) -> Outcome:
-    """Worker and beat go on by themselves: new tasks run, beat's messages come."""
+    """Worker and beat recover by themselves: new tasks run, and beat sends."""
     site.configure(
         "CELERY_BEAT_SCHEDULE = {'every second':"
         " {'task': 'tests.behaviour.tasks.write', 'schedule': 1, 'args': ['beat']}}\n"
@@ -507,10 +507,10 @@ def broker_gone(site: Site) -> Outcome:
     beat = site.ready("beat")
 
     def wait_for_rest() -> None:
-        """Wait for a message of beat's to be run and confirmed; one comes each second.
+        """Wait until one of beat's messages, sent each second, is acknowledged.
 
-        In the midst of one the worker may die of the broker's end, and beat may miss
-        SIGTERM, on both sides: docs/operations.md has the figures.
+        In the middle of one, on both sides, the worker may die if the broker ends, and
+        beat may miss SIGTERM: docs/operations.md has the figures.
         """
         before = site.notes().count("beat")
         site.wait_until(lambda: site.notes().count("beat") > before)
@@ -587,7 +587,7 @@ def logged(
     worker.wait()
     lines = _normal(worker.output)
     if "disable_existing_loggers" in code:
-        # The `celery` command has imported more, and so disabled one more logger.
+        # The `celery` command imports more, and so disables one more logger.
         lines = [line for line in lines if "Got shutdown from remote" not in line]
     return {
         "lines": lines,
@@ -597,7 +597,7 @@ def logged(
 
 
 def _normal(output: str) -> list[str]:
-    """The lines of a log without what differs from run to run."""
+    """Return the lines of a log without what differs from run to run."""
     for pattern, instead in (
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(,\d+)?", "TIME"),
         (r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID"),
@@ -607,23 +607,23 @@ def _normal(output: str) -> list[str]:
         (r"/\S*/(celery|prodserver)/", "FOLDER/"),
     ):
         output = re.sub(pattern, instead, output)
-    # What django-prodserver and we say before Celery does.
+    # What django-prodserver and we print before Celery starts.
     ours = re.compile(
         r".*(Starting (server|worker) named|management command is deprecated)"
         r"|celery --app"
     )
-    # What click says of the --uid that Celery 5.2 declares twice, and setuptools of
-    # the module that 5.0 and 5.1 import, each time from elsewhere.
+    # click warns of the --uid that Celery 5.2 declares twice, and setuptools of the
+    # module that 5.0 and 5.1 import; the places they name differ.
     warning = r".*UserWarning: (The parameter --uid|pkg_resources).*\n.*\n"
     output = re.sub(warning, "", output)
     lines = [line.rstrip() for line in output.splitlines() if not ours.match(line)]
-    # What is between two lines in colour is theirs, and as often as they meet there.
+    # The number of empty lines, some with a colour reset, varies from run to run.
     return sorted(line for line in lines if line.replace("\033[0m", ""))
 
 
 @scenario("process title")
 def process_title(site: Site) -> Outcome:
-    """The parent's shows what was started, the children's who they are."""
+    """The parent's title shows the command, each child's its name."""
     worker = site.ready(concurrency=1)
     (child,) = site.children(worker)
     titles = [_title(site, title(worker.pid)), _title(site, title(child))]
@@ -632,10 +632,10 @@ def process_title(site: Site) -> Outcome:
 
 
 def _title(site: Site, shown: str) -> str:
-    """A title with the command of either side called COMMAND."""
+    """Return a title with either side's command replaced by COMMAND."""
     commands = {
         "celery": r"--app=prayer_room_api worker --loglevel=INFO --concurrency=1",
-        # Celery leaves out the name of a manage.py and the subcommand's.
+        # Celery leaves out manage.py and its subcommand.
         "prodserver": r"worker",
     }
     return re.sub(rf"\({commands[site.side]}\)", "(COMMAND)", shown)
@@ -685,7 +685,7 @@ def pools(site: Site, pool: str) -> Outcome:
     lost=0,
 )
 def naps(site: Site, pool: str, task: str) -> Outcome:
-    """With the ORM, each greenlet has a connection of its own."""
+    """With the ORM, each greenlet has its own connection."""
     worker = site.ready(pool=pool, concurrency=100)
     began = time.monotonic()
     calls = [(0.2, n) if task == "nap" else (0.2,) for n in range(100)]
@@ -712,7 +712,7 @@ def naps(site: Site, pool: str, task: str) -> Outcome:
         "lost": max(0, 100 - ended - site.waiting()),
         "seconds": seconds,
         "at once": most,
-        # One after the other it would be 1; on a busy machine it has been 17.
+        # In sequence it would be 1; on a busy machine it has been as low as 17.
         "many at once": most > 5,
     }  # fmt: skip
 

@@ -26,14 +26,14 @@ READY = r"\S+ ready\."
 
 
 class Site(Deployment):
-    """A deployment whose processes one of the two sides runs.
+    """A deployment whose processes are run by one of the two sides.
 
     Args:
         side: ``"celery"`` or ``"prodserver"``.
         folder: for its database, its settings, its notes and its logs.
         stack: ends its processes.
-        broker: an address of a broker that no other site uses.
-        server: what answers there.
+        broker: the URL of a broker that no other site uses.
+        server: the server behind that URL.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Site(Deployment):
         self.env["GATE"] = str(self.gate)
 
     def configure(self, code: str) -> None:
-        """Let the settings be the project's own, changed by some code."""
+        """Write the settings: the project's own, changed by some code."""
         self._code = code
         entries = "".join(
             f"PRODUCTION_PROCESSES[{program!r}]['ARGS'] = {dict(args)!r}\n"
@@ -62,7 +62,7 @@ class Site(Deployment):
         )
 
     def words(self, program: str, **args: Any) -> list[str]:
-        """The words of Python that start a worker or beat of this side.
+        """Return the arguments for Python that start this side's worker or beat.
 
         Args:
             program: ``"worker"`` or ``"beat"``.
@@ -71,7 +71,7 @@ class Site(Deployment):
         args = {"loglevel": "INFO", **args}
         args = {k: str(v) if isinstance(v, Path) else v for k, v in args.items()}
         if program == "beat":
-            # The default scheduler's file, which would land in the project's folder.
+            # The default scheduler's file would land in the project's folder.
             args.setdefault("schedule", str(self.folder / "schedule"))
         if self.side == "celery":
             script = str(Path(sys.executable).with_name("celery"))
@@ -102,7 +102,7 @@ class Site(Deployment):
         wrapper: Sequence[str] = (),
         **args: Any,
     ) -> StartedProcess:
-        """Start a worker or beat of this side.
+        """Start this side's worker or beat.
 
         Args:
             program: ``"worker"`` or ``"beat"``.
@@ -115,14 +115,14 @@ class Site(Deployment):
         return self.start_command(command, name=program)
 
     def ready(self, program: str = "worker", **args: Any) -> StartedProcess:
-        """Start a worker or beat, and wait until it is at work."""
+        """Start a worker or beat, and wait until it is ready."""
         process = self.run(program, **args)
         at_work = READY if program == "worker" else r"beat: Starting"
         process.wait_for(at_work, timeout=60)
         return process
 
     def logs(self) -> str:
-        """What the site's processes and its own broker have logged, the end of each."""
+        """Return the end of each log of the site's processes and its own broker."""
         return "\n".join(
             f"--- {self.side}: {log.name}\n"
             + "\n".join(log.read_text(errors="replace").splitlines()[-200:])
@@ -130,11 +130,11 @@ class Site(Deployment):
         )
 
     def app(self) -> Celery:
-        """A client of the site's broker, for this process."""
+        """Return a Celery client for the site's broker."""
         return Celery("client", broker=self.broker, set_as_current=False)
 
     def send(self, task: str, *calls: Iterable[Any]) -> list[str]:
-        """Send a task of the tests, once for each tuple of arguments; tell the ids."""
+        """Send a test task once for each tuple of arguments; return the ids."""
         name = f"tests.behaviour.tasks.{task}"
         with (
             self.app() as app,
@@ -147,7 +147,7 @@ class Site(Deployment):
             ]
 
     def waiting(self) -> int:
-        """How many messages the broker has yet to deliver, or to see confirmed."""
+        """Count the queued messages; on Redis, the unacknowledged ones, too."""
         with self.app() as app, app.connection_for_write() as connection:
             channel = connection.default_channel
             if self.broker.startswith("redis:"):
@@ -157,14 +157,14 @@ class Site(Deployment):
             return int(queue.message_count)
 
     def done(self, word: str = "ended ") -> set[str]:
-        """The notes that begin with a word."""
+        """Return the notes that begin with a word."""
         return {note for note in self.notes() if note.startswith(word)}
 
     def wait_until_under_way(self, worker: StartedProcess, count: int) -> None:
-        """Wait until that many tasks have begun, and the worker rests.
+        """Wait until that many tasks have begun and the worker sleeps.
 
-        It hears of a begun task a moment later, and what a cold shutdown does in the
-        midst of hearing is a matter of chance, on both sides.
+        It learns of a task's start a moment later; what a cold shutdown does before
+        then is a matter of chance, on both sides.
         """
         self.wait_until(lambda: len(self.done("began ")) == count)
         stat = Path(f"/proc/{worker.pid}/stat")
@@ -179,23 +179,23 @@ class Site(Deployment):
         self.wait_until(rests)
 
     def end(self, process: StartedProcess, number: int) -> dict[str, Any]:
-        """Signal the process alone; tell its status and the time it took to end."""
+        """Signal the process alone; return its status and how long it took to end."""
         began = time.monotonic()
         process.send(number)
         return self.ended(process, began)
 
     def ended(self, process: StartedProcess, began: float) -> dict[str, Any]:
-        """Wait for the end; tell the status and the time since it began."""
+        """Wait for the end; return the status and the time since `began`."""
         status = process.wait(timeout=60)
         return {"status": status, "seconds": time.monotonic() - began}
 
     def fails(self, program: str, **args: Any) -> dict[str, Any]:
-        """Start what ends by itself; tell its status and the time it took."""
+        """Start what ends by itself; return its status and how long it took."""
         began = time.monotonic()
         return self.ended(self.run(program, **args), began)
 
     def children(self, process: StartedProcess) -> set[int]:
-        """The pool's children."""
+        """Return the pids of the pool's children."""
         path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         return {int(pid) for pid in path.read_text().split()}
 
@@ -205,9 +205,9 @@ class Site(Deployment):
 
 
 def both(act: Callable[[Site], Any], sites: Iterable[Site]) -> list[Any]:
-    """Let something happen at each site at once, and tell what came of it.
+    """Act at all sites at once, and return the outcomes.
 
-    Where it fails, the message names the sides that it failed at, with their logs.
+    A failure names the sides that failed, with their logs.
     """
 
     def attempt(site: Site) -> tuple[Any, str]:
@@ -235,6 +235,6 @@ def _spelled(args: Mapping[str, Any]) -> list[str]:
 
 
 def title(pid: int) -> str:
-    """What `ps` shows of a process."""
+    """Return what `ps` shows for a process."""
     raw = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
     return os.fsdecode(raw.replace(b"\0", b" "))

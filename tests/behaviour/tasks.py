@@ -1,4 +1,4 @@
-"""Tasks of the behaviour comparison. What they did stands in a file, a line each."""
+"""Tasks for the behaviour tests; each notes what it did as lines in a file."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from celery import shared_task
 
 
 def note(text: str) -> None:
-    # One write to a file opened for appending: lines of many processes never mix.
+    # One write to a file opened for appending: lines from many processes never mix.
     descriptor = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(descriptor, f"{text}\n".encode())
@@ -40,25 +40,25 @@ def _hold(name: str) -> None:
 
 @shared_task
 def hold(name: str) -> None:
-    """A task that is under way until the scenario opens the gate."""
+    """Run until the scenario opens the gate."""
     _hold(name)
 
 
 @shared_task(acks_late=True)
 def hold_late(name: str) -> None:
-    """One whose message the broker keeps until it has ended."""
+    """Hold, while the broker keeps the message until the task ends."""
     _hold(name)
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True)
 def hold_rejected(name: str) -> None:
-    """One whose message the broker gives to another, if the child dies of it."""
+    """Hold; if the child dies, the broker redelivers the message."""
     _hold(name)
 
 
 @shared_task(acks_late=True)
 def hold_forked(name: str) -> None:
-    """One whose own child outlives the worker, with all that it has inherited."""
+    """Hold, and fork a child that outlives the worker with all it inherited."""
     if not os.fork():
         while not os.path.exists(os.environ["GATE"]):
             time.sleep(0.05)
@@ -75,7 +75,7 @@ def nap_late(seconds: float, name: str) -> None:
 
 @shared_task(acks_late=True)
 def block_late(name: str) -> None:
-    """One that blocks the whole of a green pool, its hub included."""
+    """Hold, and block the whole green pool, its hub included."""
     note(f"began {name}")
     sleep = time.sleep
     if "gevent.monkey" in sys.modules:
@@ -93,20 +93,20 @@ def block_late(name: str) -> None:
 
 @shared_task(acks_late=True, reject_on_worker_lost=True)
 def work(name: str) -> None:
-    """A piece of work that is to be done, whoever is killed."""
+    """Do work that must be done, whatever is killed."""
     time.sleep(0.003)
     note(name)
 
 
 @shared_task
 def fall() -> None:
-    """Take the pool child along, as the kernel does when memory is short."""
+    """Kill the pool child, as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @shared_task
 def nap_with_orm(seconds: float) -> None:
-    """A nap between two queries, on a connection of the task's own."""
+    """Nap between two queries, and note whether the connection stayed the same."""
     from django.db import connection
 
     note("began ")
@@ -120,7 +120,7 @@ def nap_with_orm(seconds: float) -> None:
 
 
 def interpreter() -> dict[str, Any]:
-    """Python's flags and what is patched, in the process that runs a task."""
+    """Return Python's flags and what is patched, in the process that runs a task."""
     import socket
 
     eventlet = sys.modules.get("eventlet.patcher")
@@ -154,7 +154,7 @@ def tell_setting(name: str) -> None:
 
 @shared_task
 def log(text: str) -> None:
-    """Log to Celery's logger for tasks, to the project's, and print."""
+    """Log to Celery's task logger and two of the project's, and print."""
     import logging
 
     from celery.utils.log import get_task_logger

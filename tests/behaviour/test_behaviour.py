@@ -1,4 +1,4 @@
-"""Each scenario with ``celery`` and with ``manage.py prodserver``: the same outcome."""
+"""Each scenario ends the same with ``celery`` and ``manage.py prodserver``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .outcomes import Outcomes, differences
 from .scenarios import SCENARIOS, Scenario
 from .sides import SIDES, Site, both
 
-# Until then the command lost the status that the worker had.
+# Until 5.3 the command lost the worker's exit status.
 LOSES_STATUS = celery.VERSION < (5, 3)
 
 
@@ -23,7 +23,7 @@ def test_it_behaves_as_the_command(
         pytest.skip(f"not on Celery {celery.__version__}: see the scenario")
     sites = [make_site(side, scenario.broker) for side in SIDES]
     for site in sites:
-        # Traced, processes take 1.7 times the CPU, and the command's for nothing.
+        # Tracing takes 1.7 times the CPU, and is of no use for the command.
         site.env.pop("COVERAGE_PROCESS_CONFIG", None)
     command, ours = both(scenario, sites)
     outcomes.add(scenario.name, command, ours)

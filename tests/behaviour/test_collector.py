@@ -1,4 +1,4 @@
-"""Python's collector: what a project does with it counts, and its end is Python's."""
+"""The garbage collector: a project's own settings win, and its last run happens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .sides import SIDES, Site, both
 
 MakeSite = Callable[[str, str], Site]
 
-# The top of a task module, with a file that only the collector's last run writes.
+# A task module with a file that only the collector's last run flushes.
 TASKS = """
 import gc
 import json
@@ -62,7 +62,7 @@ def ready(**kwargs):
     tell('ready')
 """
 
-# A worker class of the app's own, as in some of the public ones.
+# The app's own Worker class, as some public projects have.
 SILENT = """
 from celery.apps.worker import Worker
 from prayer_room_api import celery_app
@@ -79,7 +79,7 @@ def receiver(name: str, body: str) -> str:
     return f"@signals.{name}.connect\ndef at_{name}(**kwargs):\n    {body}\n"
 
 
-# The top of the task module, the receivers, and who sees in a task what was loaded.
+# The top of the task module, the receivers, and whose tasks see what was loaded.
 CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "task module, celeryd_init": (
         "gc.disable()",
@@ -102,7 +102,7 @@ CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def collected(site: Site, case: str) -> dict[str, Any]:
-    """What is noted in the parent, in a first child and in one that replaces it."""
+    """Return what the parent, a first child and its replacement note."""
     top, connected, _ = CASES[case]
     (site.folder / "own_tasks.py").write_text(TASKS.format(top=top))
     site.configure(SETTINGS.format(connected=connected))
@@ -126,10 +126,10 @@ def collected(site: Site, case: str) -> dict[str, Any]:
 def test_the_collector_is_the_projects(make_site: MakeSite, case: str) -> None:
     sites = [make_site(side, "redis") for side in SIDES]
     command, ours = both(lambda site: collected(site, case), sites)
-    # By its nature the freeze hides what was loaded before it, unless it is taken back.
+    # Our freeze hides what was loaded before it, unless the project undoes it.
     for side, outcome in zip(SIDES, (command, ours), strict=True):
         assert outcome.pop("sees") == [side in CASES[case][2]] * 2
-    # What a project freezes itself, the command does not look at in the end either.
+    # What the project itself freezes, only our last collection visits.
     assert command.pop("kept") == ("" if "gc.freeze" in CASES[case][1] else "kept")
     assert ours.pop("kept") == "kept"
     assert ours == command

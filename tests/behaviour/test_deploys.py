@@ -1,4 +1,4 @@
-"""Deploys under load, by a platform that sends SIGTERM and, soon after, SIGKILL."""
+"""Deploys under load, on a platform that sends SIGTERM and soon after SIGKILL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AFTER = 60
 def deployed(
     site: Site, pool: str, *, sent: int, deploys: int, between: float
 ) -> dict[str, Any]:
-    """Replace the worker while it works, and count a minute after the last time.
+    """Deploy under load; count what is lost or runs twice, up to a minute later.
 
     Args:
         site: of the `celery` command, which is killed, or ours, which ends in time.
@@ -64,7 +64,7 @@ def deployed(
         slowest = max(slowest, time.monotonic() - began)
         worker = ready()
     last = time.monotonic()
-    # What runs twice is waiting by now, or it waits for an hour.
+    # What is redelivered is queued by now, or waits out the visibility timeout.
     while time.monotonic() < last + AFTER and (
         len(site.done()) < sent or site.waiting()
     ):

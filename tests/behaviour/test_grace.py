@@ -1,4 +1,4 @@
-"""GRACE_SECONDS: what a worker has not done in time goes back, and it ends with 0."""
+"""GRACE_SECONDS: a worker gives back what it cannot finish in time; it exits with 0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POOLS = ("prefork", "threads", *GREEN)
 
 
 def each(pools: tuple[str, ...], *always: str) -> pytest.MarkDecorator:
-    """Each pool with each broker: a choice always, the others in `nox -s deploys`."""
+    """Pair all pools and brokers; all but `always` run only in `nox -s deploys`."""
     return pytest.mark.parametrize(
         ("server", "pool"),
         [
@@ -45,24 +45,24 @@ def each(pools: tuple[str, ...], *always: str) -> pytest.MarkDecorator:
 
 
 def graceful(site: Site, seconds: float, **args: Any) -> StartedProcess:
-    """Start a worker that has a time to end in."""
+    """Start a worker with GRACE_SECONDS."""
     site.configure(f"PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = {seconds}\n")
     return site.ready(**args)
 
 
 def queued(site: Site) -> int:
-    """How many messages wait for the next worker, none for a visibility timeout."""
+    """Count the queued messages; none may wait for a visibility timeout."""
     if site.broker.startswith("redis:"):
         with site.app() as app, app.connection_for_write() as connection:
             client = connection.default_channel.client
             assert client.hlen("unacked") == 0
     else:
-        time.sleep(1)  # RabbitMQ tells of a change a moment later
+        time.sleep(1)  # RabbitMQ reports a change a moment later
     return site.waiting()
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs: where nobody waits for it, what has died stays as a zombie."""
+    """Whether a process runs; a dead one that nobody waits for remains as a zombie."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -70,7 +70,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def given_back(worker: StartedProcess) -> set[str]:
-    """The ids of the tasks under way that the worker has named."""
+    """Return the ids of the running tasks that the worker says it gave back."""
     return set(re.findall(r"Given back: \S+\[(\S+)\]", worker.output))
 
 
@@ -91,7 +91,7 @@ def test_what_is_not_done_in_time_goes_back(
     pidfile = site.folder / "worker.pid"
     worker = graceful(site, 1.5, pool=pool, concurrency=at_once, pidfile=pidfile)
     children = psutil.Process(worker.pid).children(recursive=True)
-    # More than it fetches, so that the loop of a green pool waits for a place in it.
+    # More than it prefetches, so that a green pool's loop waits for a free slot.
     sent = 15
     ids = site.send("hold_late", *((f"{n}",) for n in range(sent)))
     site.wait_until(lambda: len(site.done("began ")) == at_once)
@@ -117,12 +117,11 @@ def test_a_task_that_blocks_the_hub_stops_nothing(
     worker = graceful(site, 1.5, pool=pool, concurrency=2)
     site.send("block_late", ("a",))
     site.wait_until(lambda: site.done("began "))
-    # Redis hands one of them out to a worker that cannot read it.
+    # Redis hands one of them to a worker that cannot read it.
     site.send("hold_late", ("b",), ("c",))
     assert site.end(worker, signal.SIGTERM)["status"] == 0
     assert queued(site) == 3
-    # Eventlet's threads are not those that Celery 5.2 and older count: it breaks the
-    # task off.
+    # Celery 5.2 and older do not count eventlet's threads, and abort the task.
     if pool != "eventlet" or celery.VERSION >= (5, 3):
         assert len(given_back(worker)) == 1
     finish(site, 3, pool="threads", concurrency=2)
@@ -147,7 +146,7 @@ def test_what_has_ended_in_time_is_acknowledged(
 def test_a_signal_in_the_midst_of_messages_loses_none(
     make_site: MakeSite, server: str, pool: str
 ) -> None:
-    """Up to Celery 5.2 alone it did in every second trial, on Redis with prefork."""
+    """Celery alone, up to 5.2, lost one in every second run, on Redis with prefork."""
     site = make_site("prodserver", server)
     worker = graceful(site, 0.5, pool=pool, concurrency=2, prefetch_multiplier=20)
     site.send("hold_late", *((f"{n}",) for n in range(50)))
@@ -194,7 +193,7 @@ def test_a_process_that_has_inherited_the_connection_does_not_keep_it(
 def test_a_message_that_comes_as_the_worker_stops_is_not_lost(
     make_site: MakeSite,
 ) -> None:
-    """Redis hands it out in answer to a question that nobody waits for any more."""
+    """Redis sends it in reply to a request that nobody waits for any more."""
     site = make_site("prodserver", "redis")
     worker = graceful(site, 2, concurrency=1, loglevel="DEBUG")
     site.send("hold_late", ("a",))

@@ -1,4 +1,4 @@
-"""How a process of ours comes to be patched, where the command has no counterpart."""
+"""How our green workers get patched, where the command has no counterpart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIBRARIES = ("gevent", "eventlet")
 
 
 def start(site: Site, words: list[str], cwd: Path, stack: ExitStack) -> StartedProcess:
-    """Start a worker by a command of its own, and wait until it is ready."""
+    """Start a worker with a given command, and wait until it is ready."""
     log = site.folder / "worker.log"
     command = [sys.executable, *words]
     worker = stack.enter_context(
@@ -40,13 +40,13 @@ def start(site: Site, words: list[str], cwd: Path, stack: ExitStack) -> StartedP
 
 
 def patched(site: Site, count: int = 1) -> str:
-    """Let a task tell what is patched where it runs."""
+    """Return which library a task finds patched."""
     site.send("look", ())
     return str(json.loads(site.wait_for_notes(count)[-1])["patched"])
 
 
 @pytest.mark.skipif(
-    celery.VERSION < (5, 1), reason="the worker of Celery 5.0 never asks worker_pool"
+    celery.VERSION < (5, 1), reason="Celery 5.0's worker ignores worker_pool"
 )
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_pool_of_the_settings_is_patched_in_any_folder(

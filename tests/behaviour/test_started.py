@@ -1,4 +1,4 @@
-"""However the program was started: SIGHUP, a green pool, `detach` as with celery."""
+"""SIGHUP, green pools and `detach` work however the program was started."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sides import READY, SIDES, Site, both
 
 MakeSite = Callable[[str, str], Site]
 
-# As many a manage.py begins.
+# A typical manage.py.
 MANAGE = """
 import os
 import sys
@@ -44,7 +44,7 @@ APP = "sys.path.append(os.path.dirname(os.path.abspath(__file__)))"
 
 FLAGS = ["-O", "-X", "behaviour", "-W", "ignore:Behaviour:UserWarning"]
 
-# The words of Python, from a folder that has the project in `app`, and its manage.py.
+# Arguments for Python in a folder with the project in `app`; code for its manage.py.
 WAYS: dict[str, tuple[list[str], str]] = {
     "script, chdir": (["app/manage.py"], CHDIR),
     "script, relative chdir, flags": (
@@ -62,12 +62,12 @@ WAYS: dict[str, tuple[list[str], str]] = {
     "console script": ([str(Path(sys.executable).with_name("django-admin"))], ""),
 }  # fmt: skip
 
-# Those that differ most; all of them are in `nox -s compared`.
+# Those that differ most; `nox -s compared` runs the others.
 CHOICE = ("script, chdir", "symbolic link", "zip", "package, chdir")
 
 
 def project(site: Site, before: str) -> Path:
-    """A folder with a project that can only be imported from where it is."""
+    """Make a folder with a project that can be imported only from there."""
     home = site.folder / "srv"
     (home / "app").mkdir(parents=True)
     (home / "bin").mkdir()
@@ -83,7 +83,7 @@ def project(site: Site, before: str) -> Path:
 
 
 def start(site: Site, way: str, **args: Any) -> StartedProcess:
-    """Start a worker of this side, ours in some way of Python's."""
+    """Start this side's worker; ours in one of the WAYS."""
     python, before = WAYS.get(way, ([], ""))
     home = project(site, before)
     folders = [ROOT, site.folder]
@@ -91,7 +91,7 @@ def start(site: Site, way: str, **args: Any) -> StartedProcess:
         folders.append(home / "app")
     site.env["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     if "-I" in python:
-        # Which hides PYTHONPATH from Python.
+        # -I hides PYTHONPATH from Python.
         (home / "app" / "manage.py").write_text(
             MANAGE.format(before=f"sys.path[:0] = {list(map(str, folders))}\n{before}")
         )
@@ -113,7 +113,7 @@ def looked(site: Site) -> dict[str, Any]:
 
 
 def hung_up(site: Site, way: str) -> dict[str, Any]:
-    """A green worker is patched, and SIGHUP brings it back, patched as before."""
+    """Reload a green worker with SIGHUP; return what was patched before and after."""
     worker = start(site, way, pool="gevent", concurrency=2)
     worker.wait_for(READY, timeout=60)
     first = looked(site)
@@ -149,7 +149,7 @@ def test_sighup_and_a_green_pool(make_site: MakeSite, ways: Sequence[str]) -> No
 
 
 def detached(site: Site) -> dict[str, Any]:
-    """The first process ends with 0, and a worker is there, with what the first had."""
+    """Detach a worker; return the first process's status and what a task noted."""
     extra = site.folder / "extra"
     extra.mkdir()
     (extra / "only_here.py").write_text("")
@@ -165,7 +165,7 @@ def detached(site: Site) -> dict[str, Any]:
     site.wait_until(lambda: log.exists() and re.search(READY, log.read_text()))
     site.send("write", ("ran",))
     outcome["notes"] = site.wait_for_notes(1)
-    # How it ends is seen elsewhere; in the midst of work Celery 5.0 may hang.
+    # Other tests see how it ends; in the middle of work Celery 5.0 may hang.
     os.killpg(os.getpgid(int(pidfile.read_text())), signal.SIGKILL)
     return outcome
 
@@ -176,7 +176,7 @@ def test_a_detached_worker_finds_its_modules(make_site: MakeSite) -> None:
     assert ours == command == {"status": 0, "notes": ["ran"]}
 
 
-# As watchfiles runs a function: in a process of multiprocessing's.
+# watchfiles runs a function like this: in a multiprocessing process.
 FUNCTION = """
 import multiprocessing
 import sys
@@ -196,7 +196,7 @@ ADVICE = "watchfiles 'python manage.py prodserver worker'"
 
 @pytest.mark.parametrize("pool", ["gevent", "prefork"])
 def test_a_function_says_what_to_run_instead(make_site: MakeSite, pool: str) -> None:
-    """No command has a counterpart: `celery` is a program of its own."""
+    """The command has no counterpart: `celery` is always a program of its own."""
     site = make_site("prodserver", "redis")
     (site.folder / "manage.py").write_text(MANAGE.format(before=""))
     (site.folder / "function.py").write_text(FUNCTION)
@@ -208,7 +208,7 @@ def test_a_function_says_what_to_run_instead(make_site: MakeSite, pool: str) -> 
         runner.wait_for(READY, timeout=60)
         children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text()
         for pid in map(int, children.split()):
-            with suppress(ProcessLookupError):  # multiprocessing's helper ignores it
+            with suppress(ProcessLookupError):  # it may have ended
                 os.kill(pid, signal.SIGHUP)
     assert runner.wait(timeout=60) == 1
     lines = [line for line in runner.output.splitlines() if ADVICE in line]

@@ -1,1 +1,1 @@
-"""Three beats, of which one leads, and what may happen to it."""
+"""Three beats, one of which leads, and what can happen to it."""

@@ -26,8 +26,8 @@ from tests.servers import MariaDB, PostgreSQL, Redis
 from .relay import Relay
 from .site import Message, Site, leader_of
 
-# What a gap may be, in seconds, measured from the end of the blow; where only the end
-# of the lease tells, from its begin.
+# How long a gap may be, in seconds, from the end of the blow, or from its start where
+# only the end of the lease frees the lock.
 BOUND = 3
 KINDS = {
     "SIGTERM": BOUND,
@@ -46,13 +46,13 @@ KINDS_OF_SQLITE = tuple(KINDS)[:6]
 
 
 class Ring:
-    """Three beats, and what can be done to the one that leads.
+    """Three beats, and the blows that can strike the leader.
 
     Args:
         database: ``"postgresql"``, ``"mariadb"`` or ``"sqlite"``.
         folder: for the servers and the logs.
         stack: ends them all.
-        chance: says how long a blow takes.
+        chance: determines how long a blow takes.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Ring:
         self.relays: dict[str, Relay | None] = {}
         self.beats: dict[str, StartedProcess] = {}
         for name in ("one", "two", "three"):
-            # Each has a way of its own to the database.
+            # Each reaches the database through a relay of its own.
             relay = self.server and stack.enter_context(Relay(self.server.port))
             self.relays[name] = relay
             self.beats[name] = self.site.start(name, relay)
 
     def settle(self) -> None:
-        """Wait until there are three beats, and messages."""
+        """Restart beats that have ended; wait until all have settled and one sends."""
         for name, beat in self.beats.items():
             if beat.popen.poll() is not None:
                 self.beats[name] = self.site.start(name, self.relays[name])
@@ -127,11 +127,11 @@ class Ring:
         return self._gap(begin)
 
     def _gap(self, begin: float) -> float:
-        # What was under way at the time does not count.
+        # A message already under way does not count.
         return self.site.inbox.wait_for_one(begin + 0.1, LEASE + 20) - begin
 
     def _end_session(self) -> None:
-        """Let the server end the session that has the lock."""
+        """Make the server end the session that has the lock."""
         if self.database == "postgresql":
             self.site.sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks"
@@ -156,7 +156,7 @@ def wrongs(messages: list[Message], runs: int) -> list[str]:
 
     Args:
         messages: all of them.
-        runs: how many the database has.
+        runs: how many the database counts.
     """
     wrong = []
     if len(messages) > runs:
@@ -165,7 +165,7 @@ def wrongs(messages: list[Message], runs: int) -> list[str]:
         wrong.append("a run was sent twice")
     ordered = sorted(messages, key=lambda message: message.noted)
     for before, after in itertools.pairwise(ordered):
-        # An interval of a second, of which beat takes off ten milliseconds.
+        # The interval is a second, minus ten milliseconds that beat takes off.
         if after.noted - before.noted < 0.95:
             wrong.append(f"twice for one due time: {before}, {after}")
     turns = [sender for sender, _ in itertools.groupby(m.sender for m in ordered)]
@@ -175,7 +175,7 @@ def wrongs(messages: list[Message], runs: int) -> list[str]:
 
 
 def main() -> int:
-    """Run the program, and return 0 if all was right."""
+    """Run the program, and return 0 if nothing is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.blows", description=__doc__)
     databases = ("postgresql", "mariadb", "sqlite")
     parser.add_argument("--database", choices=databases, default="postgresql")
@@ -187,7 +187,7 @@ def main() -> int:
     chance = random.Random(options.seed)
     names = KINDS_OF_SQLITE if options.database == "sqlite" else tuple(KINDS)
     names = tuple(options.kind or names)
-    # Each kind as often as any other, in any order.
+    # All kinds equally often, in random order.
     kinds = (list(names) * options.blows)[: options.blows]
     chance.shuffle(kinds)
     gaps: dict[str, list[float]] = defaultdict(list)
@@ -208,7 +208,7 @@ def main() -> int:
             for name, beat in ring.beats.items():
                 print(f"--- {name}, {beat.popen.poll()}\n{beat.output[-6000:]}")
             raise
-        # What is under way arrives.
+        # Let messages under way arrive.
         time.sleep(0.5)
         messages, runs = ring.site.inbox.messages, ring.site.runs()
     wrong = wrongs(messages, runs)

@@ -1,4 +1,4 @@
-"""The app whose beats are struck; nobody runs what they send."""
+"""The app whose beats are struck; no worker runs what they send."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ app.conf.update(
 
 
 def die(moment: str, **kwargs: Any) -> None:
-    """End at once, if the file that asks for it is there, and take that away."""
+    """Die at once if a file asks for it, and remove the file."""
     try:
         Path(os.environ["HOME"], f"die {moment}").unlink()
     except FileNotFoundError:
@@ -49,7 +49,7 @@ if "SHOW_MODULES" in os.environ:
 if "SWALLOW" in os.environ:
 
     class Beat(app.Beat):  # type: ignore[misc]
-        """Whose handler's exit is lost, as in a `__del__` that it interrupts."""
+        """A beat whose SystemExit is lost, as when it interrupts a `__del__`."""
 
         def install_sync_handler(self, service: Any) -> None:
             super().install_sync_handler(service)

@@ -11,7 +11,7 @@ __all__ = ("Relay",)
 
 
 class Relay:
-    """Hands on what it is sent, between a port of its own and another on the loopback.
+    """Forwards between a port of its own and another on the loopback.
 
     Args:
         target: the port that it connects to.
@@ -26,15 +26,15 @@ class Relay:
         self.port = int(self._server.getsockname()[1])
 
     def silence(self) -> None:
-        """Take everything and hand nothing on; connections stay open."""
+        """Accept everything and forward nothing; connections stay open."""
         self._speaking.clear()
 
     def speak(self) -> None:
-        """Hand on again, first what was said in the silence."""
+        """Forward again, first what was sent in the silence."""
         self._speaking.set()
 
     def leave(self) -> None:
-        """End all connections, and take no new ones."""
+        """Close all connections, and accept no new ones."""
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
@@ -45,7 +45,7 @@ class Relay:
             line.close()
 
     def come_back(self) -> None:
-        """Take connections again, on the same port."""
+        """Accept connections again, on the same port."""
         self._server = self._listen(self.port)
 
     def __enter__(self) -> Relay:
@@ -83,7 +83,7 @@ class Relay:
             while data := source.recv(65536):
                 self._speaking.wait()
                 target.sendall(data)
-        # One side's end is the other's, but not in a silence.
+        # If one side closes, close the other, but not in a silence.
         self._speaking.wait()
         for line in (source, target):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Schedulers of the project's own."""
+"""The project's own schedulers."""
 
 import time
 import uuid
@@ -7,12 +7,12 @@ from typing import Any
 from celery.beat import Scheduler
 from django_celery_beat.schedulers import DatabaseScheduler
 
-# This start of the process: another one of the same pid is another sender.
+# Names this start of the process: after a restart, the same pid is a new sender.
 SENDER = uuid.uuid4().hex
 
 
 class Noted(DatabaseScheduler):
-    """One whose messages say which run they are of."""
+    """A scheduler whose messages say which run they belong to."""
 
     def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
         entry.options["headers"] = {
@@ -24,7 +24,7 @@ class Noted(DatabaseScheduler):
 
 
 class Careless(Scheduler):
-    """One that sends when it comes to it, and past all that Celery's has for it."""
+    """A scheduler that sends at every tick, bypassing `Scheduler.apply_async`."""
 
     def tick(self) -> float:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A project with little more than a schedule; the environment says on what it runs."""
+"""A project with little more than a schedule; the environment names its services."""
 
 import sys
 
@@ -11,7 +11,7 @@ if _env.str("MYSQL_DRIVER", default="") == "pymysql":
 
     pymysql.install_as_MySQLdb()
 if _env.str("DRIVER", default="") == "psycopg2":
-    # Django takes psycopg first, where there is one.
+    # Django prefers psycopg where it is installed.
     sys.modules["psycopg"] = None  # type: ignore[assignment]
 
 SECRET_KEY = "only-for-tests"

@@ -1,4 +1,4 @@
-"""Beats of one schedule, with a database and a broker of their own."""
+"""Beats that share a schedule, with their own database and broker."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Message:
 
     Args:
         at: when it was taken from the broker.
-        run: how often the task had run, with this time, as beat had it saved.
-        noted: when the task ran, as beat had it saved.
-        sender: the start of a process that sent it.
+        run: the number of runs, including this one, as beat saved it.
+        noted: when the task ran, as beat saved it.
+        sender: identifies the start of the process that sent it.
     """
 
     at: float
@@ -76,13 +76,13 @@ class Inbox:
             self.messages.append(Message(time.time(), *told))
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop taking messages."""
         self._open = False
         self._thread.join()
         self._redis.close()
 
     def wait_for_one(self, since: float, timeout: float = 20) -> float:
-        """Wait for a message that comes after a time, and return when it came."""
+        """Wait for a message that arrives after a time, and return when it arrived."""
         deadline = time.time() + timeout
         while True:
             for message in list(self.messages):
@@ -92,7 +92,7 @@ class Inbox:
             time.sleep(0.02)
 
     def wait_for(self, count: int, timeout: float = 20) -> None:
-        """Wait until there have been so many messages."""
+        """Wait until that many messages have arrived."""
         wait_until(lambda: len(self.messages) >= count, timeout)
 
 
@@ -100,11 +100,11 @@ class Site:
     """A schedule with a task each second, and the beats that share it.
 
     Args:
-        folder: for logs, and for the database where it is a file.
+        folder: for logs, and for SQLite's database.
         stack: ends the beats.
-        redis: the broker; it is reached through a relay.
+        redis: the broker; the beats reach it through a relay.
         server: of the database; `None` for SQLite.
-        env: for the beats, beside what they have in common.
+        env: more variables for all the beats.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Site:
         Args:
             name: of its log.
             relay: through which it reaches the database.
-            env: for this one alone.
+            env: more variables for this beat alone.
         """
         url = self.url
         if relay:
@@ -165,7 +165,7 @@ class Site:
         return self._run(url or self.url, "-c", code)
 
     def runs(self) -> int:
-        """How often the task has run, as the database has it."""
+        """Return how often the task has run, according to the database."""
         query = (
             "SELECT total_run_count FROM django_celery_beat_periodictask"
             " WHERE name = 'each second'"
@@ -173,7 +173,7 @@ class Site:
         return int(self.sql(query))
 
     def sql(self, query: str) -> str:
-        """Run a query, past the relays."""
+        """Run a query, bypassing the relays."""
         if self.server:
             return str(self.server.sql(self.url.rpartition("/")[2], query))
         with sqlite3.connect(self.folder / "db.sqlite3", timeout=20) as connection:
@@ -197,7 +197,7 @@ class Site:
 
 
 def leader_of(beats: dict[str, StartedProcess]) -> str:
-    """Return the name of the beat that was the last to say that it leads."""
+    """Return the name of the beat that last said it leads."""
     said = {}
     for name, beat in beats.items():
         lines = re.findall(r"\[(\S+ \S+): \S+ beat: (Leading|Standing)", beat.output)

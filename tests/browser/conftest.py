@@ -34,11 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class Browser:
-    """Chromium, as somebody uses it who sees texts and clicks on them.
+    """Chromium, used by somebody who reads texts and clicks on them.
 
     Args:
-        driver: what selenium drives it with.
-        pictures: the folder that takes the screenshots.
+        driver: Selenium's.
+        pictures: the folder for the screenshots.
     """
 
     def __init__(self, driver: Chrome, pictures: Path) -> None:
@@ -65,21 +65,21 @@ class Browser:
 
     @property
     def text(self) -> str:
-        """What a reader reads, on one line."""
+        """The visible text, on one line."""
         return " ".join(self._run("return document.body.innerText").split())
 
     def wait_for(self, text: str) -> None:
         wait_until(lambda: text in self.text)
 
     def find(self, selector: str) -> WebElement:
-        """Return the first that is seen of what a selector of CSS finds."""
+        """Return the first visible element that a CSS selector finds."""
         return self._first(
             f"return [...document.querySelectorAll({json.dumps(selector)})]"
             ".filter(each => each.checkVisibility())[0]"
         )
 
     def button(self, text: str) -> WebElement:
-        """Return the first button or link that is seen and has that text."""
+        """Return the first visible button or link with that text."""
         return self._first(
             """
             const words = each => (each.innerText || each.value || "").trim();
@@ -98,29 +98,29 @@ class Browser:
         self._click(lambda: self.button(text))
 
     def press(self, selector: str) -> None:
-        """Click on what a selector of CSS finds first."""
+        """Click on the first visible element that a CSS selector finds."""
         self._click(lambda: self.find(selector))
 
     def _click(self, find: Callable[[], WebElement]) -> None:
         def click() -> bool:
             element = find()
             try:
-                # Where a bar of the page does not cover it.
+                # To where no bar of the page covers it.
                 self._run("arguments[0].scrollIntoView({block: 'center'})", element)
                 element.click()
             except StaleElementReferenceException:
-                # It was of the page, or of the list, before.
+                # It belonged to the previous page or list.
                 return False
             return True
 
         wait_until(click)
 
     def choose(self, name: str, value: str) -> None:
-        """Choose from a list of a form."""
+        """Choose a value from a list in a form."""
         Select(self.find(f"select[name={name}]")).select_by_value(value)
 
     def select(self, text: str) -> None:
-        """Tick the box of the row of the admin that has a link of that text."""
+        """Tick the box of the row in the admin that has a link with that text."""
         self._run(
             "arguments[0].closest('tr').querySelector('input').click()",
             self.button(text),
@@ -132,7 +132,7 @@ class Browser:
         field.send_keys(text)
 
     def too_wide(self) -> list[str]:
-        """Return what reaches over the right edge of the page."""
+        """Return the elements that overflow the right edge of the page."""
         return self._run(
             """
             const edge = document.documentElement.clientWidth;
@@ -144,7 +144,7 @@ class Browser:
         )
 
     def contrast(self, element: WebElement) -> float:
-        """Return the contrast of a text with what is behind it, as WCAG reckons it."""
+        """Return the contrast of a text with its background, as WCAG defines it."""
         return self._run(
             """
             const light = color => {
@@ -166,7 +166,7 @@ class Browser:
         self.click("Log in")
 
     def picture(self, subject: str) -> None:
-        """Keep a screenshot of the whole page, small enough to be kept."""
+        """Save a screenshot of the whole page, small enough for the repository."""
         png = self._command("Page.captureScreenshot", captureBeyondViewport=True)
         image = Image.open(io.BytesIO(base64.b64decode(png["data"])))
         self.pictures.mkdir(exist_ok=True)
@@ -175,11 +175,11 @@ class Browser:
         )
 
     def complaints(self) -> list[str]:
-        """What the browser has noted: an error of a script, a refusal of the CSP."""
+        """Return what the browser has logged: script errors, CSP violations."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def forget(self) -> None:
-        """Be somebody else."""
+        """Forget the cookies, to be somebody else."""
         self._command("Network.clearBrowserCookies")
 
     def _first(self, script: str, *words: object) -> WebElement:
@@ -199,14 +199,14 @@ def _browser(
 ) -> Iterator[Browser]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
-        # In CI a run that was skipped would be taken for one that passed.
+        # In CI a skipped run would look like one that passed.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
             "no chromium and chromium-driver on this machine"
         )
     options = ChromeOptions()
     options.binary_location = chromium
     options.add_argument("--headless=new")
-    # /dev/shm of a container is small.
+    # A container's /dev/shm is small.
     options.add_argument("--disable-dev-shm-usage")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     if os.geteuid() == 0:
@@ -220,7 +220,7 @@ def _browser(
 
 @pytest.fixture
 def site(deployment: Deployment) -> Deployment:
-    """The example project as `nox -s serve` has it, with web running."""
+    """The example project as `nox -s serve` runs it, with web started."""
     port = free_port()
     deployment.env |= {
         "DEBUG": "on",

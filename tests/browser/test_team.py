@@ -1,4 +1,4 @@
-"""A day of the team, by clicks alone."""
+"""The team's day, by clicks alone."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_everything_is_seen_and_can_be_pressed(
     assert browser.complaints() == []
 
 
-# Not files: see tests/processes/test_serve.py.
+# Not the file system: see tests/processes/test_serve.py.
 @pytest.mark.parametrize("services", ["redis-sqlite"])
 def test_from_the_api_to_the_digest_and_to_the_list(
     browser: Browser, site: Deployment
@@ -117,7 +117,7 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     browser.click("Add digest subscription")
     browser.press(".select2-selection")
     browser.type(".select2-search__field", "miri")
-    # Not "Searching…", which stands there before it and cannot be chosen.
+    # Not "Searching…", which is shown first and cannot be chosen.
     browser.press(".select2-results__option[aria-selected]")
     browser.choose("digest", "moderator")
     browser.click("Save")
@@ -160,13 +160,13 @@ def test_archiving_and_responding_where_one_reads(
     browser.wait_for("Waiting for us (3)")
     browser.click("All")
     browser.wait_for("An old one.")
-    # Enter in a field saves; it approves nothing.
+    # Enter in a field saves, but approves nothing.
     browser.open(f"{LIST}4/change/")
     browser.click("Correct the request")
     browser.type("#id_name", "Daniel's sister\n")
     browser.wait_for("was changed successfully")
     browser.wait_for("Waiting for us (3)")
-    # What is written goes with the decision.
+    # The decision saves the response, too.
     browser.open(f"{LIST}4/change/")
     browser.type("#id_response", "We pray with you.")
     browser.click("Put back on the list")

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Make the images that `nox -s docker` starts from out of Debian's packages, for a
-# Debian where no image registry answers:
+# Build the base images of `nox -s docker` from Debian packages, on a Debian where no
+# image registry answers:
 #
 #     tests/docker/ci-images.sh
 #     DOCKER_IMAGES=debian nox -s docker
 #
-# Images that were made from the same inputs are kept as they are.
+# Images built from the same inputs are kept.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export DOCKER_BUILDKIT=0  # BuildKit is a package of its own, which not every Debian has
+export DOCKER_BUILDKIT=0  # BuildKit is a separate package, which not every Debian has
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -31,8 +31,8 @@ if ! command -v debootstrap >/dev/null || ! /usr/bin/python3 -c 'import ensurepi
     as_root apt-get install -y -qq --no-install-recommends debootstrap python3-venv >/dev/null
 fi
 
-# A container may not be able to reach a package index that this machine can, nor to
-# verify it: the wheels are fetched here, by the same Python as will install them.
+# A container may not be able to reach, or verify, a package index that this machine
+# can: fetch the wheels here, with the same Python that will install them.
 wheels() {
     /usr/bin/python3 -m venv "$work/venv"
     "$work/venv/bin/pip" install -qq --upgrade pip
@@ -40,7 +40,7 @@ wheels() {
         "$work/venv/bin/pip" wheel -qq --wheel-dir "$work/python/wheels" \
             --group project . pip hatchling "$celery"
     done <tests/docker/celery-versions.txt
-    # Its code changes with each commit, and the Dockerfile builds it.
+    # The Dockerfile builds it, from code that changes with each commit.
     rm "$work"/python/wheels/prodserver_celery5-*.whl
 }
 wheels &
@@ -49,10 +49,10 @@ wheels=$!
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 as_root debootstrap --variant=minbase "$suite" "$work/rootfs" >"$work/debootstrap.log" \
     || { tail "$work/debootstrap.log"; exit 1; }
-# Installed packages start no servers while an image is made.
+# Installed packages must not start servers while an image is built.
 printf '#!/bin/sh\nexit 101\n' | as_root tee "$work/rootfs/usr/sbin/policy-rc.d" >/dev/null
 as_root chmod +x "$work/rootfs/usr/sbin/policy-rc.d"
-# Nor do they wait for the disk, after each file.
+# Nor must they sync each file to disk.
 echo force-unsafe-io | as_root tee "$work/rootfs/etc/dpkg/dpkg.cfg.d/unsafe-io" >/dev/null
 as_root tar -C "$work/rootfs" --exclude='./var/cache/apt/archives/*.deb' -c . \
     | docker import - prodserver-ci/debian >/dev/null
@@ -70,8 +70,8 @@ USER redis
 CMD ["redis-server", "--protected-mode", "no"]
 END
 
-# guest may come from another container, and the log is the container's, as in the
-# public image.
+# As in the public image, guest may connect from another container, and the log goes to
+# the container's output.
 build rabbitmq - <<END
 FROM prodserver-ci/debian
 $install rabbitmq-server >/dev/null \

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Run a command with what the docker tests need, on a Debian that may have none of it:
+# Run a command with what the docker tests need, on a Debian that may lack it:
 #
 #     tests/docker/ci.sh nox -s docker
 #
-# Where no Docker daemon answers, Debian's is installed and started, and goes with all
-# its data when the command ends. Where no image registry answers, the images are made
-# of Debian's packages, and DOCKER_IMAGES says so to the tests.
+# If no Docker daemon answers, install and start Debian's; stop it and delete its data
+# when the command ends. If no image registry answers, build the images from Debian
+# packages, and tell the tests by DOCKER_IMAGES.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -17,11 +17,11 @@ if ! docker info >/dev/null 2>&1; then
     if ! command -v dockerd >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive
         as_root apt-get update -qq
-        # The daemon is started here, and none is to run beside it.
+        # This script starts the daemon; the package must not start another.
         printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
         as_root chmod +x /usr/sbin/policy-rc.d
         as_root apt-get install -y -qq --no-install-recommends docker.io >/dev/null
-        # Newer Debians have the client in a package of its own.
+        # Newer Debians have the client in a separate package.
         command -v docker >/dev/null \
             || as_root apt-get install -y -qq --no-install-recommends docker-cli >/dev/null
         as_root rm /usr/sbin/policy-rc.d

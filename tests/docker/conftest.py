@@ -1,4 +1,4 @@
-"""`nox -s docker` runs these tests. Elsewhere they are skipped, and say why."""
+"""`nox -s docker` runs these tests; elsewhere they are skipped, and say why."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
     if not find_spec("pytest_celery"):
-        reason = "pytest-celery is not installed; `nox -s docker` has it"
+        reason = "pytest-celery is not installed; `nox -s docker` installs it"
     elif reason := no_daemon():
-        # A run that is there to prove something must not pass for want of Docker.
+        # In CI a run without Docker must fail, not pass by skipping.
         if os.environ.get("CI"):
             raise pytest.UsageError(reason)
     else:
@@ -42,12 +42,12 @@ def pytest_pycollect_makemodule(
 
 @cache
 def no_daemon() -> str:
-    """Return why there is no Docker to test with, or nothing."""
+    """Return why Docker cannot be used, or nothing."""
     import docker
 
     reason = ""
     with warnings.catch_warnings():
-        # A client that cannot connect leaves its socket to the collector.
+        # A client that cannot connect leaves its socket to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             docker.from_env().close()

@@ -1,15 +1,15 @@
 """pytest-celery's containers for a project that django-prodserver runs.
 
-Copy this module, the import of it in `conftest.py` and the line in pytest's options
-(`-p no:celery.contrib.pytest`) into a Django project. What to change there is in the
-capitals at the top; the rest is the project's Dockerfile and Procfile at work.
+Copy this module, its import in `conftest.py` and pytest's option
+`-p no:celery.contrib.pytest` into your Django project. Change only the constants at the
+top; the rest follows your Dockerfile and Procfile.
 
 pytest-celery starts its broker and result backend in containers, sends tasks from the
-test, and would start a worker of its own with `celery -A app worker`. Here the worker,
-and a beat, are the project's: its image, its command, its settings. pytest-celery asks
-for each part by a fixture of a fixed name (`default_worker_…`), and a fixture in a
-`conftest.py` takes the place of a plugin's. So does `celery_worker`, whose name is in
-`celery.contrib.pytest` as well, for a worker in a thread (pytest-celery 442).
+test, and would start its own worker with `celery -A app worker`. Here the worker and
+beat are the project's: its image, its commands, its settings. pytest-celery looks up
+each part by the name of a fixture (`default_worker_…`), and a fixture in a
+`conftest.py` overrides a plugin's. So does `celery_worker`: `celery.contrib.pytest` has
+a fixture of the same name, for a worker in a thread (pytest-celery 442).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from pytest_docker_tools.exceptions import ContainerFailed, ContainerNotReady
 
 # The folder with the project's Dockerfile.
 PROJECT = Path(__file__).parents[2]
-# Files that the tests bring along, by their place below /tests in the containers: the
-# deployed image has no tests in it.
+# Files that the tests add, by their path below /tests in the containers: the deployed
+# image has no tests in it.
 BROUGHT = {
     f"tests/docker/{name}": PROJECT / "tests" / "docker" / name
     for name in ("deployed_settings.py", "tasks.py")
 }
-# What the environment of a deployment would give, but for the broker's URL.
+# What a deployment's environment would set, except the broker's URL.
 ENVIRONMENT = {
     "DJANGO_SETTINGS_MODULE": "tests.docker.deployed_settings",
     "PYTHONPATH": "/tests",
@@ -53,27 +53,27 @@ ENVIRONMENT = {
     "TRUSTED_PROXIES": "0",
     "WORKER_CONCURRENCY": "2",
 }
-# Where the project looks for the broker, by the scheme of the URL.
+# The variable in which the project looks for the broker, by the URL's scheme.
 BROKER_VARIABLES = {"amqp": "RABBITMQ_URL", "redis": "REDIS_URL"}
-# As the Procfile has them.
+# As in the Procfile.
 COMMANDS = {
     name: ["python", "manage.py", "prodserver", name]
     for name in ("web", "worker", "beat")
 }
 RELEASE = ["python", "manage.py", "migrate", "--noinput"]
 
-# Of RabbitMQ 4.3 and newer the older Celery versions ask for a kind of queue that it
-# refuses (kombu 2531), so not pytest-celery's `rabbitmq:latest`.
+# Not pytest-celery's `rabbitmq:latest`: RabbitMQ 4.3 and newer refuse a kind of queue
+# that older Celery versions declare (kombu 2531).
 IMAGES = {"redis": "redis:8", "rabbitmq": "rabbitmq:4.1"}
-# A template, not fxtr("worker_celery"): pytest learns of it before it runs a test, and
-# lets the test be parametrised with it.
+# A template, not fxtr("worker_celery"): pytest sees it at collection, and so lets tests
+# be parametrised with it.
 BUILD_ARGUMENTS = {"CELERY": "{worker_celery}"}
 if os.environ.get("DOCKER_IMAGES") == "debian":
-    # ci-images.sh made them, where no registry answers.
+    # Built by ci-images.sh, where no registry answers.
     IMAGES = {name: f"prodserver-ci/{name}" for name in IMAGES}
     BUILD_ARGUMENTS["BASE"] = "prodserver-ci/python"
 
-# Each container gets the tests' files, and the data of those without a service.
+# Each container gets the tests' files, and shares the data that is in no service.
 MOUNTS = {
     "{default_worker_volume.name}": {"bind": "/tests", "mode": "ro"},
     "{data.name}": {"bind": "/data", "mode": "rw"},
@@ -87,13 +87,13 @@ class ProdserverContainer(CeleryTestContainer):
 
     @classmethod
     def command(cls, *args: str, **kwargs: Any) -> list[str]:
-        """Return the Procfile's command; `prodserver` takes no options for it."""
+        """Return the Procfile's command; its options are in the settings."""
         return [*COMMANDS[cls.process], *args]
 
     def _wait_ready(self, timeout: int = 60) -> bool:
-        """Wait for the line that says it is ready, for as long as the process lives.
+        """Wait for the line that says it is ready; fail at once if the process ends.
 
-        pytest-celery's own goes on for minutes when the process has ended.
+        pytest-celery's own would wait for minutes then.
         """
         deadline = time.monotonic() + timeout
         while str(self.ready_prompt) not in self.logs():
@@ -106,10 +106,10 @@ class ProdserverContainer(CeleryTestContainer):
         return True
 
     def logs(self) -> str:
-        """What it has written since it was last started.
+        """Return what it has written since it last started.
 
-        pytest-celery takes a container for ready once a certain line is in its log,
-        where after a restart it would find the one of the time before.
+        pytest-celery takes a container for ready once a certain line is in its log:
+        after a restart, it would find the old one.
         """
         started = str(self.attrs["State"]["StartedAt"])[: len("2026-01-31T12:00:00")]
         since = datetime.fromisoformat(started).replace(tzinfo=timezone.utc)
@@ -117,24 +117,24 @@ class ProdserverContainer(CeleryTestContainer):
         return log.decode(errors="replace")
 
     def stop(self, timeout: int = 30) -> int:
-        """Do as `docker stop` does, and return the exit status."""
+        """Stop it as `docker stop` does, and return the exit status."""
         self._container.stop(timeout=timeout)
         return int(self._container.wait()["StatusCode"])
 
 
 class WorkerContainer(ProdserverContainer, CeleryWorkerContainer):
-    """``prodserver worker``: ready, as any worker, when it says "ready."."""
+    """``prodserver worker``; like any worker, it says when it is "ready."."""
 
     process = "worker"
 
     @classmethod
     def worker_name(cls) -> str:
-        """What stands before the @: Celery's default, for the ARGS give no hostname."""
+        """Return what precedes the @: Celery's default, as ARGS set no hostname."""
         return "celery"
 
     @classmethod
     def log_level(cls) -> str:
-        """What the ARGS say. "ready." and the tasks' lines are on INFO."""
+        """Return the level in ARGS; "ready." and the tasks' lines are on INFO."""
         return "INFO"
 
     @classmethod
@@ -151,7 +151,7 @@ class WorkerContainer(ProdserverContainer, CeleryWorkerContainer):
 
 
 class BeatContainer(ProdserverContainer):
-    """``prodserver beat``. On INFO it says that it starts, and what it sends."""
+    """``prodserver beat``; on INFO it logs its start and what it sends."""
 
     process = "beat"
 
@@ -161,7 +161,7 @@ class BeatContainer(ProdserverContainer):
 
 
 class WebContainer(ProdserverContainer):
-    """The command of the image itself, with a port on the host."""
+    """The image's own command, with a port on the host."""
 
     process = "web"
 
@@ -199,7 +199,7 @@ def released(
     default_worker_volume: Volume,
     data: Volume,
 ) -> None:
-    """The release step, run to its end: a database with its tables."""
+    """The completed release step: the database has its tables."""
     docker_client.containers.run(
         project_image.id,
         RELEASE,
@@ -221,8 +221,8 @@ def default_worker_container_cls() -> type[CeleryWorkerContainer]:
     return WorkerContainer
 
 
-# pytest-celery makes the command and the environment of a fixture each, but only for
-# the container of its own: an override has to name them again (pytest-celery 203).
+# pytest-celery has a fixture each for the command and the environment, but only its own
+# container uses them: an override has to name them again (pytest-celery 203).
 WORKER: dict[str, Any] = {
     "image": "{project_image.id}",
     "command": fxtr("default_worker_command"),
@@ -238,7 +238,7 @@ second_worker_container = container(**WORKER)
 
 @pytest.fixture
 def celery_worker(celery_setup_worker: CeleryTestWorker) -> CeleryTestWorker:
-    """The worker in its container, whichever plugins are there."""
+    """The worker in its container, whichever plugins are installed."""
     return celery_setup_worker
 
 
@@ -246,7 +246,7 @@ def celery_worker(celery_setup_worker: CeleryTestWorker) -> CeleryTestWorker:
 def second_worker(
     second_worker_container: WorkerContainer, celery_setup_app: Celery
 ) -> CeleryTestWorker:
-    """One more of the same; `celery_worker_cluster` says which a test has."""
+    """A second worker; `celery_worker_cluster` says which ones a test has."""
     return CeleryTestWorker(second_worker_container, celery_setup_app)
 
 
@@ -273,7 +273,7 @@ beat_container = container(
 def celery_beat(
     beat_container: BeatContainer, celery_setup_app: Celery
 ) -> CeleryTestNode:
-    """Beat, on the broker and the database of the worker."""
+    """Beat, on the worker's broker and database."""
     return CeleryTestNode(beat_container, celery_setup_app)
 
 
@@ -293,16 +293,15 @@ web = container(
 
 
 class Reachable(CeleryTestContainer):
-    """What a test reaches by the address that goes with the port.
+    """A container that a test reaches by the address that goes with the port.
 
-    pytest-docker-tools looks whether the tests are in a container themselves, and gives
-    the port on the host if not, else the one in the container, of which pytest-celery
-    makes "localhost:6379".
+    pytest-docker-tools returns the port on the host or, if the tests themselves run in
+    a container, the one in this container; pytest-celery puts "localhost" before both.
     """
 
     @property
     def host_url(self) -> str:
-        (port,) = type(self).ports()  # an instance has the mapping by that name
+        (port,) = type(self).ports()  # on an instance, it is the mapping
         host, _ = self.get_addr(port)
         return str(super().host_url).replace("localhost", host)
 
@@ -320,7 +319,7 @@ class RabbitMQ(Reachable, RabbitMQContainer):
 
 
 def server(name: str, wrapper: type[Reachable], **options: Any) -> Any:
-    """Make one of pytest-celery's containers as it does, but of another class."""
+    """Make one of pytest-celery's containers, but of another class."""
     return container(
         image=wrapper.image(),
         ports=fxtr(f"{name}_ports"),

@@ -1,4 +1,4 @@
-"""Tasks for the docker tests. The tests send them, the containers run them."""
+"""Tasks that the docker tests send and the containers run."""
 
 import socket
 import time
@@ -9,7 +9,7 @@ from celery import Task, shared_task
 
 @shared_task
 def version() -> str:
-    """Tell which Celery runs the worker."""
+    """Return the version of the worker's Celery."""
     return celery.__version__
 
 
@@ -25,7 +25,7 @@ def total(numbers: list[int]) -> int:
 
 @shared_task
 def whereabouts(seconds: float) -> str:
-    """Take some time, and tell which container it was in."""
+    """Take some time, and return which container it ran in."""
     time.sleep(seconds)
     return socket.gethostname()
 
@@ -39,7 +39,7 @@ def nap(seconds: float) -> str:
 
 @shared_task(bind=True, acks_late=True)
 def late_nap(self: Task, seconds: float) -> bool:
-    """Take some time, and tell whether it was not the first delivery."""
+    """Take some time, and return whether this was a redelivery."""
     print("nap began", flush=True)
     time.sleep(seconds)
     return bool(self.request.delivery_info["redelivered"])

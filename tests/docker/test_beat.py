@@ -1,4 +1,4 @@
-"""Beat in a container, on a database and a broker that it shares with a worker."""
+"""Beat in a container, sharing a database and a broker with a worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ for name, enabled in (("add", True), ("nap", False)):
 
 @pytest.fixture
 def schedule(released: None, celery_worker: CeleryTestWorker) -> None:
-    """Rows as the admin would make them; depends on a worker only to run manage.py."""
+    """Rows as the admin would make them; needs a worker only to run manage.py."""
     status, output = celery_worker.container.exec_run(
         ["python", "manage.py", "shell", "-c", SCHEDULE]
     )
@@ -40,10 +40,10 @@ def test_beat_sends_what_the_database_says(
     worker.assert_log_exists("succeeded in")
     log = celery_beat.logs() + worker.logs()
     assert "Task tests.docker.tasks.add" in log
-    # Neither what is switched off nor the project's digests, which are not due.
+    # What is disabled is neither sent nor run.
     assert "nap each second" not in log
     assert "nap began" not in log
-    # In the midst of sending, the signal may be lost (docs/operations.md).
+    # While beat sends, the signal may be lost (docs/operations.md).
     sent = celery_beat.logs().count("Sending due")
     wait_until(lambda: celery_beat.logs().count("Sending due") > sent)
     time.sleep(0.3)

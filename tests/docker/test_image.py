@@ -1,4 +1,4 @@
-"""The image that is deployed: what is in it, and the command that is its own."""
+"""The deployed image: what is in it, and its own command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .containers import COMMANDS, WebContainer
 def test_runs_as_no_root(docker_client: DockerClient, project_image: Image) -> None:
     config = project_image.attrs["Config"]
     assert config["User"] == "app"
-    # A Procfile's command takes the place of CMD, and would be added to an ENTRYPOINT.
+    # A Procfile's command replaces CMD, but would be appended to an ENTRYPOINT.
     assert not config["Entrypoint"]
     assert config["Cmd"] == COMMANDS["web"]
     owned = "find /app /venv ! -user root -o ! -type l -perm /o+w"
@@ -31,7 +31,7 @@ def test_has_no_secret_and_no_tests(
 
 
 def test_web(web: WebContainer) -> None:
-    """Without a command it serves, with the files that were collected at build."""
+    """Without a command it serves, with the files collected at build."""
     with urlopen(f"{web.url}/healthz", timeout=10) as response:
         assert response.status == 200
     with urlopen(f"{web.url}/admin/login/", timeout=10) as response:

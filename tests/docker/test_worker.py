@@ -1,4 +1,4 @@
-"""The worker in a container, on each broker and on more than one Celery."""
+"""The worker in a container, with each broker and more than one Celery."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ on_each_celery = pytest.mark.parametrize(
 
 @on_each_celery
 def test_task(celery_setup: CeleryTestSetup, worker_celery: str) -> None:
-    """A task goes through the broker, to a worker of the Celery that was asked for."""
+    """A task reaches a worker that has the requested Celery."""
     container = celery_setup.worker.container
-    # No other plugin's `celery_worker` has taken the place (pytest-celery 442), and no
-    # shell or entry point stands between SIGTERM and Celery.
+    # No other plugin's `celery_worker` overrides ours (pytest-celery 442), and no shell
+    # or entry point stands between SIGTERM and Celery.
     assert isinstance(container, WorkerContainer)
     assert [container.attrs["Path"], *container.attrs["Args"]] == COMMANDS["worker"]
     version = tasks.version.delay().get(timeout=TIMEOUT)
@@ -52,7 +52,7 @@ def test_canvas(celery_setup: CeleryTestSetup) -> None:
 
 
 def test_killed_worker_loses_nothing(celery_setup: CeleryTestSetup) -> None:
-    """A task that is acknowledged late is delivered again after a restart."""
+    """An `acks_late` task is delivered again after a restart."""
     worker = celery_setup.worker
     result = tasks.late_nap.delay(2)
     worker.wait_for_log("nap began")
@@ -60,7 +60,7 @@ def test_killed_worker_loses_nothing(celery_setup: CeleryTestSetup) -> None:
     assert worker.container.status == "exited"
     assert not result.ready()
     if isinstance(celery_setup.broker, RedisTestBroker):
-        # Redis sees no connection break, it waits: visibility_timeout, in the settings.
+        # Redis does not redeliver before the visibility_timeout of the settings.
         time.sleep(4)
     worker.restart()
     assert result.get(timeout=TIMEOUT) is True

@@ -1,4 +1,4 @@
-"""Tasks for the process tests. What they did stands in a file, a line each."""
+"""Tasks for the process tests; each notes what it did as a line in a file."""
 
 import os
 
@@ -11,7 +11,7 @@ __all__ = ("nap", "write")
 
 @shared_task
 def collector() -> None:
-    """Tell whether the collector leaves alone what was loaded before the fork."""
+    """Note whether the collector skips what was loaded before the fork."""
     import gc
 
     note(f"{gc.isenabled()} {gc.get_freeze_count() > 10_000} {os.getpid()}")
@@ -19,7 +19,7 @@ def collector() -> None:
 
 @shared_task
 def modules() -> None:
-    """Tell which modules of Celery's command line the worker has loaded."""
+    """Note which modules of Celery's command line the worker has loaded."""
     import sys
 
     note(" ".join(sorted(m for m in sys.modules if m.startswith("celery.bin"))))
@@ -27,7 +27,7 @@ def modules() -> None:
 
 @shared_task
 def rooms() -> None:
-    """Tell which modules of the package the worker has loaded."""
+    """Note which modules of this package the worker has loaded."""
     import sys
 
     names = (name.partition("prodserver_celery5.")[2] for name in sys.modules)
@@ -36,7 +36,7 @@ def rooms() -> None:
 
 @shared_task
 def fork() -> None:
-    """Let a child end as a program does, with all that it has registered for that."""
+    """Fork a child that exits as a program does, `atexit` handlers included."""
     import sys
 
     pid = os.fork()

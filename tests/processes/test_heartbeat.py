@@ -50,7 +50,7 @@ class Heart:
         return self.deployment.start(program, command=command)
 
     def wait_for(self, what: str, *, ready: bool = False, timeout: float = 30) -> str:
-        """Wait until the probe says something, and return all that it says."""
+        """Wait until the probe says something, and return its whole line."""
         return str(
             wait_until(
                 lambda: what in (said := self.said(ready=ready)) and said, timeout
@@ -81,7 +81,7 @@ def heart(deployment: Deployment) -> Heart:
     return Heart(deployment)
 
 
-# Celery's two loops: Redis has kombu's, files have the other one.
+# Celery has two loops: Redis uses kombu's, the file system the other.
 @pytest.mark.parametrize(
     ("pool", "services"),
     [
@@ -107,12 +107,12 @@ def test_a_worker_from_its_start_to_its_end(
 
     heart.send("nap.delay(4)")
     heart.deployment.wait_for_notes(1)
-    # A solo pool has nobody to come round while it works.
+    # A solo pool's loop does not come round while a task runs.
     silence = "3600" if pool == "solo" else "30"
     wait_until(lambda: heart.record()["silence"] == silence)
     assert heart.probe("--ready") == 0
     if pool == "solo" and celery.VERSION < (5, 3):
-        return  # it ends in the midst of the task, with the command as well
+        return  # it ends in the middle of the task, as with the command
     worker.send(signal.SIGTERM)
     heart.wait_for("alive, but not ready: process", ready=True)
     assert heart.record()["state"] == "stopping"
@@ -193,7 +193,7 @@ def test_a_beat_that_waits_for_its_broker(heart: Heart, all_services: Services) 
         heart.wait_for("connecting")
         assert heart.probe() == 0
         assert heart.probe("--ready") == 1
-        # There is a word in between, each second.
+        # Meanwhile it reports every second.
         first = heart.record()["at"]
         wait_until(lambda: float(heart.record()["at"]) > float(first) + 1)
 
@@ -371,7 +371,7 @@ def test_a_beat_in_the_background(heart: Heart) -> None:
         assert pid != beat.pid
         assert heart.record()["pid"] == str(pid)
     finally:
-        # The last of its session.
+        # It has left the process group that the fixture kills.
         psutil.Process(int(pidfile.read_text())).terminate()
     wait_until(lambda: not heart.file.exists())
 
@@ -388,7 +388,7 @@ def test_one_beat_leads_and_another_stands_by(heart: Heart) -> None:
     assert leader.stop() == 0
     assert not first.exists()
     heart.wait_for(", leading: silent", ready=True)
-    # As long as it may sleep, and 30 s.
+    # How long it may sleep, plus 30 s.
     wait_until(lambda: 30 < float(heart.record()["silence"]) < 40)
     assert other.stop() == 0
     assert other.notified[-1] == "STOPPING=1"
@@ -396,7 +396,7 @@ def test_one_beat_leads_and_another_stands_by(heart: Heart) -> None:
 
 
 def readable_by_others(folder: Path) -> list[str]:
-    """Return a command in whose world other users can read Python and its packages."""
+    """Return a command that runs Python where other users can read its files."""
     lines = ["set -e", "mount --make-rprivate /"]
     needed = {sys.base_prefix, sys.prefix, str(ROOT)}
     private = {
@@ -426,11 +426,11 @@ def readable_by_others(folder: Path) -> list[str]:
 def open_to_others(
     deployment: Deployment, migrated: Path, prodserver: ProdserverFixture
 ) -> Iterator[Deployment]:
-    """A deployment in a folder that is not, like pytest's, its user's alone."""
+    """A deployment in a folder that, unlike pytest's, other users can enter."""
     with tempfile.TemporaryDirectory() as name:
         opened = Deployment(Path(name), prodserver)
         opened.folder.chmod(0o755)
-        # A user who is not root writes here.
+        # The unprivileged user writes here.
         data = opened.folder / "data"
         data.mkdir()
         shutil.copy(migrated, data / "db.sqlite3")

@@ -1,6 +1,6 @@
-"""The Procfile's web process, held up as anyone on the internet can.
+"""The Procfile's web process, held up as anyone on the internet could.
 
-On the loopback only, and bounded: 60 connections, each closed within some seconds.
+On the loopback only, and bounded: 60 connections, each closed within seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.deployment import Deployment
 
 IDLE, SLOW = 50, 10
 HELD = 10  # seconds
-# Less than the five for which gunicorn leaves a thread to a client that says nothing.
+# Less than the five for which a silent client can keep a gunicorn thread.
 PATIENCE = 4  # seconds
 WRONG = "Basic " + base64.b64encode(b"moderator:wrong").decode()
 SLOW_STARTS = (
@@ -49,7 +49,7 @@ def start(deployment: Deployment) -> StartedProcess:
 
 
 def status(port: int, path: str, body: bytes | None = None, **headers: str) -> int:
-    """Ask on a connection of its own, and tell the status of the answer."""
+    """Send a request on a new connection, and return the status."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}",
         data=body,
@@ -65,7 +65,7 @@ def status(port: int, path: str, body: bytes | None = None, **headers: str) -> i
 
 @contextmanager
 def held_up(port: int) -> Iterator[None]:
-    """Open idle and slow connections, try a wrong password a second, and end it all."""
+    """Hold idle and slow connections open, and try a wrong password each second."""
     over = Event()
     with ExitStack() as stack:
 

@@ -1,4 +1,4 @@
-"""Beats of one schedule, of which one leads."""
+"""Beats that share a schedule, of which one leads."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_one_sends_and_the_other_takes_over(
     assert seconds(lambda: third.stop(timeout=10)) < 2
     assert third.popen.returncode == 0
     assert first.stop() == 0
-    # It said so once, and has neither made a schedule nor sent anything before.
+    # It said so once, and sent nothing until it led.
     second.wait_for(LEADING, timeout=3)
     second.wait_for("Sending due")
     said = second.output
@@ -182,7 +182,7 @@ def test_a_pooler_is_refused_in_one_line(
 
 
 def test_a_database_that_is_away(make: Any, stack: ExitStack) -> None:
-    """At the start and later: beat waits and says so; it neither dies nor sends."""
+    """At the start and later, beat waits and says so; it neither dies nor sends."""
     site = make("postgresql")
     with Relay(site.server.port) as relay:
         relay.leave()
@@ -239,7 +239,7 @@ def test_a_leader_that_is_killed_around_a_message(make: Any, moment: str) -> Non
     for beat in beats:
         beat.kill()
     assert not wrongs(site.inbox.messages, site.runs())
-    # Each of those that were killed before lost the one that it had saved.
+    # Each beat killed before it sent lost the run that it had saved.
     lost = site.runs() - len(site.inbox.messages)
     assert lost == {"before": 3, "after": 0}[moment]
 
@@ -256,7 +256,7 @@ def test_redbeat(make: Any) -> None:
     first, second = site.start("first"), site.start("second")
     site.inbox.wait_for(2)
     leader, other = (first, second) if LEADING in first.output else (second, first)
-    # Its own lock is off, which would be waited for.
+    # redbeat's own lock is off: a successor would wait until it expires.
     assert "lock ->" not in leader.output
     leader.kill()
     other.wait_for(LEADING, timeout=3)
@@ -267,7 +267,7 @@ def test_redbeat(make: Any) -> None:
 
 
 def test_a_scheduler_that_sends_by_itself(make: Any) -> None:
-    """Whichever way it sends, it sends nothing without the lock."""
+    """However it sends, it sends nothing without the lock."""
     site = make(SCHEDULER="tests.blows.scheduler:Careless")
     beat = site.start("beat")
     site.inbox.wait_for(3)
@@ -286,13 +286,13 @@ def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
     assert "prodserver_celery5.backends" in shown
     assert "prodserver_celery5.leader" not in shown
     assert "prodserver_celery5.locks" not in shown
-    # Without the key a SIGTERM that finds it sending to Redis can be lost, as with the
-    # command: the fixture kills it.
+    # The fixture kills it: without the key, as with the command, a SIGTERM can be lost
+    # while beat sends to Redis.
 
 
 @pytest.mark.parametrize("state", ["leading", "standing by"])
 def test_sigterm_ends_it_though_its_exit_is_swallowed(make: Any, state: str) -> None:
-    """As where the handler runs in a `__del__`."""
+    """As when the handler runs in a `__del__`."""
     site = make(SWALLOW="yes")
     beat = site.start("beat")
     beat.wait_for("Sending due")
@@ -304,7 +304,7 @@ def test_sigterm_ends_it_though_its_exit_is_swallowed(make: Any, state: str) -> 
 
 
 def test_a_file_of_last_runs_that_is_not_shared(make: Any) -> None:
-    """A leads, then B, then A again, which would send once more what B has sent."""
+    """A leads, then B, then A again, which must not repeat what B has sent."""
     site = make(SCHEDULER="celery.beat:PersistentScheduler", BEAT_SCHEDULE="rare")
     files = {name: str(site.folder / name) for name in ("a", "b")}
 
@@ -319,7 +319,7 @@ def test_a_file_of_last_runs_that_is_not_shared(make: Any) -> None:
     assert a.stop() == 0
     b.wait_for("Sending due", count=2, timeout=30)
     assert b.stop() == 0
-    # As old as the file of a host where another beat has led since.
+    # As old as on a host that has not led for long.
     for path in site.folder.glob("a.runs.leader"):
         os.utime(path, (0, 0))
     sent = len(site.inbox.messages)
@@ -328,7 +328,7 @@ def test_a_file_of_last_runs_that_is_not_shared(make: Any) -> None:
     time.sleep(3)
     assert len(site.inbox.messages) == sent
     assert again.stop() == 0
-    # A file that all share is believed: what came due is sent at once.
+    # A file that all share is trusted: what came due is sent at once.
     time.sleep(6)
     shared = start("a")
     shared.wait_for("Leading")

@@ -1,4 +1,4 @@
-"""What the probe says of a worker in trouble, and what `celery inspect ping` says.
+"""What the probe and `celery inspect ping` say about a worker in trouble.
 
 `nox -s liveness` runs it, and prints the table.
 """
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.parametrize("services", ["redis-sqlite"]),
 ]
 
-# The loop of a worker hangs when it is told of a task of this name.
+# The worker's loop hangs when it receives a task of this name.
 WEDGE = """
 import time
 from celery.signals import task_received
@@ -65,7 +65,7 @@ def heart(deployment: Deployment) -> Heart:
 
 
 def ping(heart: Heart) -> str:
-    """What `celery inspect ping` says."""
+    """Return what `celery inspect ping` says."""
     words = ["-A", "prayer_room_api", "inspect", "ping", "--timeout=5"]
     done = subprocess.run(
         [sys.executable, "-m", "celery", *words],
@@ -79,7 +79,7 @@ def ping(heart: Heart) -> str:
 
 
 def row(heart: Heart, what: str, *, alive: bool, ready: bool) -> None:
-    """Ask both, print what they say, and see that the probe is right."""
+    """Ask both, print what they say, and check the probe."""
     found = tuple(judge(str(heart.file), ready=asked)[0] for asked in (False, True))
     said = ["yes" if answer else "no" for answer in found]
     print(
@@ -103,7 +103,7 @@ def test_a_worker_in_trouble(heart: Heart, pool: str, all_services: Services) ->
     time.sleep(60)
     row(heart, f"{pool}: busy for a minute", alive=True, ready=True)
     heart.deployment.wait_for_notes(2, timeout=60)
-    # A solo pool has allowed itself an hour for the task.
+    # A solo pool allows itself an hour of silence for the task.
     wait_until(lambda: heart.record()["silence"] == f"{TURN:.0f}")
     worker.send(signal.SIGSTOP)
     time.sleep(TURN + 5)
@@ -154,7 +154,7 @@ def test_a_file_that_is_not_its_own(heart: Heart) -> None:
     left = heart.file.read_bytes()
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    # The number of this process, which began at another time.
+    # The pid of this process, which started at another time.
     taken = f"pid={os.getpid()}".encode()
     line = left.replace(f"pid={worker.pid}".encode(), taken)
     heart.file.write_bytes(line.rstrip().ljust(SIZE - 1) + b"\n")
@@ -169,14 +169,14 @@ def test_a_file_that_is_not_its_own(heart: Heart) -> None:
 
 @pytest.fixture
 def disk(heart: Heart) -> Iterator[Callable[[str], Path]]:
-    """Mount a file system of two pages, with some options, for the heartbeat."""
+    """Mount a file system of two pages for the heartbeat, with given options."""
     folder = heart.deployment.folder / "disk"
     folder.mkdir()
 
     def mount(options: str) -> Path:
         words = ["mount", "-t", "tmpfs", "-o", f"size=8k,{options}", "tmpfs"]
         if os.geteuid() or subprocess.run([*words, folder], check=False).returncode:
-            pytest.skip("nothing can be mounted here")
+            pytest.skip("no file system can be mounted here")
         heart.file = folder / "beating"
         return folder
 

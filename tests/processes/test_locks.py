@@ -1,4 +1,4 @@
-"""The locks of servers: one has it, and loses it with the session; what is refused."""
+"""Locks on database servers: who has one, how it is lost, and what is refused."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ENGINES = {
 
 @pytest.fixture(params=ENGINES)
 def server(request: pytest.FixtureRequest, all_services: Services) -> Any:
-    if find_spec("MySQLdb") is None:  # mysqlclient, which is Django's own choice
+    if find_spec("MySQLdb") is None:  # mysqlclient, Django's own choice
         pytest.importorskip("pymysql").install_as_MySQLdb()
     return all_services.server(request.param)
 
 
 @pytest.fixture
 def database(server: Any) -> dict[str, Any]:
-    """What DATABASES would say of the server's own database."""
+    """The entry in DATABASES for the server's own database."""
     is_postgresql = isinstance(server, PostgreSQL)
     return {
         "ENGINE": ENGINES["postgresql" if is_postgresql else "mariadb"],
@@ -45,7 +45,7 @@ def database(server: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let each alias be the database that is given for it."""
+    """Point each alias at the database given for it."""
 
     def use(**databases: dict[str, Any]) -> None:
         handler = ConnectionHandler({"default": {}, **databases})
@@ -55,7 +55,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def sessions(server: Any) -> list[str]:
-    """The sessions that hold, or may take, a lock."""
+    """Return the sessions that hold a lock; of MariaDB, all idle ones."""
     if isinstance(server, PostgreSQL):
         query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
         return server.sql("postgres", query).split()
@@ -88,7 +88,7 @@ def test_one_has_it_until_its_session_ends(
     assert not first.is_held()
     wait_until(second.acquire, 5)
     assert second.is_held()
-    # The other one is in the same place, and not of the same name.
+    # The other lock is on the same server, under another name.
     assert other.is_held()
     assert not first.is_held()
     for lock in (first, second, other):
@@ -184,7 +184,7 @@ def test_a_read_replica_of_postgresql_is_refused(
 ) -> None:
     with ExitStack() as stack:
         replica = PostgreSQL(tmp_path, stack)
-        # Of a primary that it waits for.
+        # It waits for a primary that does not exist.
         replica.pause(lambda: (replica.home / "standby.signal").touch())
         use(default=database | {"PORT": replica.port})
         with pytest.raises(RefusedError, match="a read replica"):
@@ -219,7 +219,7 @@ def test_a_galera_cluster_is_refused(
 
 
 def certificate(folder: Path) -> tuple[str, str]:
-    """Make a certificate for 127.0.0.1 that is signed by itself, and its key."""
+    """Make a self-signed certificate for 127.0.0.1, and its key."""
     files = str(folder / "certificate.pem"), str(folder / "key.pem")
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     words += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]

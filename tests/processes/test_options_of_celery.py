@@ -1,4 +1,4 @@
-"""What Celery's commands do with options beside the constructor, seen from outside."""
+"""What Celery's commands themselves do with options, seen from outside."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def status(pid: int) -> dict[str, list[str]]:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """All processes that work in a folder, whoever their parents are."""
+    """Return all processes whose working directory is the folder."""
 
     def theirs() -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
@@ -45,7 +45,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which no process may be left."""
+    """A folder in which the test may leave no process running."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     yield folder
@@ -60,9 +60,9 @@ def test_detach_from_another_folder(
     deployment: Deployment, program: str, elsewhere: Path
 ) -> None:
     if program == "worker" and celery.VERSION < (5, 0, 1):
-        pytest.skip("Celery 5.0.0 starts another worker, without the app")
+        pytest.skip("Celery 5.0.0 detaches a worker without the app")
     folder = deployment.folder
-    # A Python that leaves its process id behind.
+    # A Python that records its pid.
     python = folder / "our-python"
     python.write_text(
         f'#!/bin/sh\necho $$ > {folder}/ours\nexec {sys.executable} "$@"\n'
@@ -96,9 +96,9 @@ def test_detach_from_another_folder(
     assert status(pid)["Umask"] == ["0027"]
     assert process.cwd() == str(elsewhere)
     assert process.terminal() is None
-    # A session leader's child: no terminal can come back to it.
+    # Not a session leader, so it can acquire no terminal again.
     assert os.getsid(pid) != pid
-    if program == "worker":  # beat forks, and has no use for another executable
+    if program == "worker":  # beat forks, and needs no executable
         assert int((folder / "ours").read_text()) == pid
         assert "--detach" not in " ".join(process.cmdline())
 
@@ -119,7 +119,7 @@ def test_node_names_in_files(deployment: Deployment) -> None:
     parent = folder / "near-0.log"
     wait_until(lambda: parent.exists() and "near@shop ready." in parent.read_text())
     assert int((folder / "near.pid").read_text()) == worker.pid
-    # Its child, the first, has a log of its own.
+    # Its first child has a log of its own.
     deployment.shell("from tests.processes.tasks import write; write.delay('hi')")
     child = folder / "near-1.log"
     wait_until(lambda: child.exists() and "succeeded" in child.read_text())
@@ -130,7 +130,7 @@ def test_node_names_in_files(deployment: Deployment) -> None:
 
 @as_root
 def test_the_group_is_left_before_the_pool_exists(deployment: Deployment) -> None:
-    """The user is root still, so that the interpreter's files can be read anywhere."""
+    """The user stays root, to be able to read the interpreter's files anywhere."""
     set_args(deployment, "worker", gid=65534)
     worker = deployment.start("worker")
     worker.wait_until_ready()
@@ -241,7 +241,7 @@ def test_quiet_leaves_out_the_line_and_the_banner(
     quiet = deployment.start(program)
     quiet.wait_until_ready()
     assert "celery --app=" not in quiet.output
-    # Before that, Celery's own --quiet did not reach the program.
+    # Before `since`, Celery did not pass --quiet on to the program.
     assert (banner in quiet.output) is (since > celery.VERSION)
     assert quiet.stop() == 0
 

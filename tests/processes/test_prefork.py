@@ -18,5 +18,5 @@ def test_children_leave_alone_what_was_loaded_before_the_fork(
     )
     notes = [note.rpartition(" ") for note in deployment.wait_for_notes(2)]
     assert {collector for collector, _, _ in notes} == {"True True"}
-    # Each in a child of its own: those that replace others are as the first.
+    # Each ran in a child of its own: replacements are like the first.
     assert len({pid for _, _, pid in notes}) == 2

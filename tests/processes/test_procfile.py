@@ -1,4 +1,4 @@
-"""The Procfile's processes, on the defaults that need no service, and on services."""
+"""The Procfile's processes, without services (the default) and with them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_beat_sends_what_is_due_and_follows_the_database(
     deployment.shell(SCHEDULE.format(name="early"))
     beat = deployment.start("beat")
     beat.wait_for("Sending due task early")
-    # facts: a change counts from beat's second look at the database on.
+    # Beat notices changes only from its second look at the database.
     beat.wait_for("Sending due task early", count=7)
 
     deployment.shell(SCHEDULE.format(name="late"))
@@ -158,13 +158,13 @@ def test_two_beats_during_a_deploy(deployment: Deployment, leads: bool) -> None:
     new.wait_for(sending, count=after + 2)
     assert stop_asleep(new) == 0
     messages = int(deployment.shell(MESSAGES))
-    # The last of each may have been ended on its way.
+    # Each beat may have ended before its last message was out.
     assert messages >= sum(beat.output.count(sending) for beat in (old, new)) - 2
     if leads:
         assert overlap == 0
         assert messages <= int(deployment.shell(RUNS))
     else:
-        # Each of four runs twice.
+        # Both beats sent the four runs; the last may be late.
         assert overlap >= 3
 
 
@@ -176,6 +176,6 @@ def test_the_exit_status_is_handed_on(deployment: Deployment) -> None:
     first = deployment.start("worker")
     first.wait_until_ready()
     second = deployment.start("second", command=first.command)
-    # 73 is EX_CANTCREAT, of `celery worker` as well.
+    # 73 is EX_CANTCREAT, as with `celery worker`.
     assert second.wait() == 73
     assert first.stop() == 0

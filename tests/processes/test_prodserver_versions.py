@@ -1,6 +1,6 @@
-"""Each django-prodserver that the package supports, and what its own backends do.
+"""Each supported django-prodserver, and what its own backends do.
 
-`nox -s tests` unpacks the versions into a folder that PRODSERVER_VERSIONS names.
+`nox -s tests` unpacks the versions into the folder that PRODSERVER_VERSIONS names.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import pytest
 from tests.deployment import Deployment
 
 VERSIONS = ("2.2.0", "2.3.0", "2.4.0", "3.0.0")
-# How each version is asked for a process.
+# The commands that start a process, in each version.
 COMMANDS = [(version, "prodserver") for version in VERSIONS]
 COMMANDS += [("3.0.0", "server"), ("3.0.0", "worker")]
 
 
 @pytest.fixture
 def use(deployment: Deployment):
-    """Put a version of django-prodserver before the one that is installed."""
+    """Put a version of django-prodserver ahead of the installed one."""
 
     def use_version(version: str) -> None:
         unpacked = os.environ.get("PRODSERVER_VERSIONS")
@@ -72,7 +72,7 @@ def test_web_runs_on_the_oldest(deployment: Deployment, use) -> None:
 def test_the_backends_of_2_4_fail_on_the_same_settings(
     deployment: Deployment, use, process: str, backend: str, error: str
 ) -> None:
-    """What this package is for: 2.4.0 hands strings to app.Worker and app.Beat."""
+    """Why this package exists: 2.4.0 passes strings to app.Worker and app.Beat."""
     use("2.4.0")
     deployment.configure(
         f"PRODUCTION_PROCESSES[{process!r}].update(\n"

@@ -49,7 +49,7 @@ def test_what_has_to_be_told(prodserver):
 
 @pytest.fixture
 def report(deployment: Deployment) -> str:
-    """What pytest says of a project's tests that start a worker."""
+    """What pytest prints for a project's tests that start a worker."""
     tests = deployment.folder / "test_project.py"
     tests.write_text(TESTS)
     done = subprocess.run(
@@ -79,7 +79,7 @@ def report(deployment: Deployment) -> str:
 
 def test_a_process_is_ready_shown_and_gone(report: str) -> None:
     assert re.search("3 passed, 3 failed|3 failed, 3 passed", report)
-    # The log of the process stands below the test that failed.
+    # The process's log is shown below the failed test.
     assert re.search(r"-+ \S*python\S* manage.py prodserver worker -", report)
     assert "--concurrency=2" in report
     assert "took longer than 1 s; awaited: no such words" in report
@@ -90,7 +90,7 @@ def test_a_process_is_ready_shown_and_gone(report: str) -> None:
     groups = set()
     for process in psutil.process_iter(["status"]):
         if process.info["status"] != psutil.STATUS_ZOMBIE:
-            # A process may end while one looks.
+            # A process may end meanwhile.
             with suppress(ProcessLookupError):
                 groups.add(os.getpgid(process.pid))
     assert not groups & set(pids)

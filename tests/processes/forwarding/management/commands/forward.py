@@ -1,4 +1,4 @@
-"""Starts a process as django-prodserver's main branch does: words are handed on."""
+"""Starts a process, and passes words on, as django-prodserver's main branch does."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             elif equals:
                 named[key] = value
             else:
-                # Of a flag that is True in the settings, this is the next option.
+                # A flag set to True in the settings takes the next option as its value.
                 named[key] = None if args[key] is None else next(rest, None)
         backend_class = import_string(entry["BACKEND"])
         if others and not backend_class.accepts_extra_args:
