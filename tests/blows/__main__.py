@@ -185,8 +185,10 @@ def main() -> int:
     options = parser.parse_args()
     print(f"{options.database}, seed {options.seed}", flush=True)
     chance = random.Random(options.seed)
-    names = KINDS_OF_SQLITE if options.database == "sqlite" else tuple(KINDS)
-    names = tuple(options.kind or names)
+    possible = KINDS_OF_SQLITE if options.database == "sqlite" else tuple(KINDS)
+    names = tuple(options.kind or possible)
+    for kind in {*names} - {*possible}:
+        parser.error(f"{options.database} has no such blow: {kind}")
     # All kinds equally often, in random order.
     kinds = (list(names) * options.blows)[: options.blows]
     chance.shuffle(kinds)

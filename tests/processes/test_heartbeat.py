@@ -219,21 +219,6 @@ def test_a_worker_with_a_deadline_is_alive_until_then(heart: Heart) -> None:
     assert heart.probe() == 1
 
 
-def test_a_beat_that_stands_by_until_it_leads(heart: Heart) -> None:
-    code = "PRODUCTION_PROCESSES['beat']['LEADER_LOCK'] = LEADER_LOCK\n"
-    heart.deployment.configure(code)
-    leader = heart.deployment.start("beat")
-    leader.wait_for("beat: Leading")
-    other = heart.start("beat", code=code)
-    heart.wait_for(f"alive: process {other.pid}, standing by", ready=True)
-    assert heart.probe("--ready") == 0
-    assert leader.stop() == 0
-    heart.wait_for(f"alive: process {other.pid}, leading", ready=True)
-    assert heart.probe("--ready") == 0
-    assert other.stop() == 0
-    assert not heart.file.exists()
-
-
 def test_a_beat_of_the_database(heart: Heart) -> None:
     beat = heart.start("beat")
     beat.wait_until_ready()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -216,13 +215,3 @@ def test_a_galera_cluster_is_refused(
         use(default=database | {"PORT": node.port})
         with pytest.raises(RefusedError, match="a node of a Galera cluster"):
             lock_of("default", "a").connect()
-
-
-def certificate(folder: Path) -> tuple[str, str]:
-    """Make a self-signed certificate for 127.0.0.1, and its key."""
-    files = str(folder / "certificate.pem"), str(folder / "key.pem")
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    words += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    words += ["-out", files[0], "-keyout", files[1]]
-    subprocess.run(words, check=True, capture_output=True)
-    return files
