@@ -1,4 +1,4 @@
-# The prayer room: one image for its web process, its worker, its beat and its release.
+# The prayer room: one image for web, worker, beat and the release.
 #
 #     docker build -t prayer-room .
 #     docker run --rm --env-file env prayer-room python manage.py migrate --noinput
@@ -6,11 +6,11 @@
 #     docker run --env-file env --stop-timeout 60 prayer-room python manage.py prodserver worker
 #     docker run --env-file env prayer-room python manage.py prodserver beat
 #
-# The second line is the release: once for each version, before its processes start,
-# and never as part of one of them. `env` has SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL,
-# RABBITMQ_URL or REDIS_URL, EMAIL_URL, and TRUSTED_PROXIES=1 behind a proxy, which the
-# third line needs in front of it on the internet. `docker stop` kills after 10 seconds; the
-# --stop-timeout gives the worker's tasks longer than that to finish.
+# The second line is the release: run it once per version, before the processes start,
+# never as part of one. `env` has SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL, RABBITMQ_URL
+# or REDIS_URL, EMAIL_URL, and behind a proxy TRUSTED_PROXIES=1; on the internet, the
+# third line needs a proxy in front. `docker stop` kills after 10 seconds; --stop-timeout
+# gives the worker's tasks longer to finish.
 #
 # On Dokku and the like, the commands come from the Procfile. EXPOSE is left out on
 # purpose: with it Dokku publishes that port instead of 80; without it, Dokku sets PORT.
@@ -20,7 +20,7 @@ ARG BASE=python:3.13-slim
 FROM ${BASE} AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# Dependency groups need pip 25.1; a venv comes with the pip of its Python's release.
+# Dependency groups need pip 25.1; a new venv has the pip its Python was released with.
 RUN python -m venv /venv && /venv/bin/pip install --quiet --upgrade pip
 
 # Dependencies come first, so that a code change does not install them again.
@@ -47,7 +47,7 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY manage.py Procfile ./
 COPY prayer_room_api prayer_room_api
-# The key is needed only to start, and does not leave this step.
+# The key is needed only to start Django, and does not leave this step.
 RUN SECRET_KEY=collectstatic DATA_DIR=/tmp/data python manage.py collectstatic --noinput \
     && rm -r /tmp/data
 

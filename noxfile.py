@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["nox"]
 # ///
-"""Everything you run by hand. `nox -l` lists it."""
+"""Everything you run by hand; `nox -l` lists it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "tests"]
-# Without uv, as after a newcomer's `pip install nox`, nox uses virtualenv as before.
+# Without uv, as after a plain `pip install nox`, nox uses virtualenv.
 nox.options.default_venv_backend = "uv|virtualenv"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -40,19 +40,19 @@ def is_installed(python: str) -> bool:
     )
 
 
-# The classifiers have those that were tested; 3.14 is tested if it is installed.
+# The classifiers list the tested versions; 3.14 is tested if it is installed.
 PYTHONS = tuple(filter(is_installed, [*nox.project.python_versions(PYPROJECT), "3.14"]))
 
 
 def is_installable(celery: str, django: str, python: str) -> bool:
-    """Whether such an environment can be installed."""
+    """Whether these versions can be installed together."""
     minor = int(python.partition(".")[2])
     return not (
-        # They use logging._acquireLock, which Python 3.13 no longer has.
+        # They use logging._acquireLock, which Python 3.13 removed.
         (celery in ("5.0", "5.1") and minor >= 13)
         # Its beat reads entry points in a way that Python 3.12 no longer supports.
         or (celery == "5.2" and minor >= 12)
-        # What Django's release notes name.
+        # According to Django's release notes.
         or (django == "4.2" and minor >= 13)
         or (django in ("6.0", "6.1") and minor < 12)
         # django-celery-beat 2.9 excludes it, so 2.1 is installed, and its scheduler
@@ -64,8 +64,8 @@ def is_installable(celery: str, django: str, python: str) -> bool:
 def combinations() -> Iterator[Any]:
     """Yield each Celery with each django-prodserver; with `--full`, with everything.
 
-    Django and Python take turns over the pairs, so that each occurs. The first and the
-    last are the lowest and the newest, which run the whole suite.
+    Django and Python rotate over the pairs, so that each version occurs. The first and
+    the last pair are the lowest and the newest, which run the whole suite.
     """
     pairs = [
         (celery, prodserver, environments)
@@ -82,7 +82,7 @@ def combinations() -> Iterator[Any]:
         whole = {1: ("lowest", rest[0]), len(pairs): ("newest", rest[-1])}
         end, environment = whole.get(number, ("between", None))
         if "--full" not in sys.argv:
-            # 5 has no factor in common with the number of any of the choices.
+            # 5 shares no factor with the number of choices, so each has its turn.
             rest = [environment or rest[number * 5 % len(rest)]]
         for django, python in rest:
             is_end = (django, python) == environment
@@ -116,7 +116,7 @@ def unpack_prodservers(session: nox.Session) -> Path:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show it all working, in under a minute, without any service."""
+    """Show everything at work, in under a minute, without any service."""
     install(session, "dev", *session.posargs)
     session.run("python", "-m", "dev.demo")
 
@@ -154,7 +154,7 @@ def install_wheel(
         session.install(
             "--resolution=lowest-direct", *PYPROJECT["project"]["dependencies"]
         )
-    # Whatever is installed and allowed stays.
+    # Keeps whatever is installed and allowed.
     session.install(
         str(wheel), *nox.project.dependency_groups(PYPROJECT, group), *requirements
     )
@@ -170,8 +170,8 @@ def install_wheel(
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built package; words after `--` are pytest's."""
-    # It has no wheels, and needs a compiler and MariaDB's headers.
+    """Run the tests on the built package; words after `--` go to pytest."""
+    # mysqlclient has no wheels, so it needs a compiler and MariaDB's headers.
     mysqlclient = ["mysqlclient"] * bool(shutil.which("mariadb_config"))
     away = install_wheel(session, "behaviour", *mysqlclient)
     env = {"PRODSERVER_VERSIONS": str(unpack_prodservers(session))}
@@ -179,7 +179,7 @@ def tests(session: nox.Session) -> None:
         if session.posargs:
             session.run("python", "-m", "pytest", *session.posargs, env=env)
             return
-        # There the newest end of the matrix does this, on the same Celery.
+        # In CI, the newest end of the matrix does this, on the same Celery.
         elsewhere = ["--deselect=tests/behaviour/test_behaviour.py"]
         session.run("coverage", "erase")
         session.run(
@@ -208,7 +208,7 @@ def matrix(
         session, "behaviour" if whole else "tests",
         f"celery~={celery}.0", f"django-prodserver~={prodserver}.0",
         f"django~={django}.0",
-        # So that Celery 5.3 and 5.4 get one that takes their redis.
+        # So that Celery 5.3 and 5.4 get a kombu that accepts their redis.
         "kombu[redis]",
         # Their `celery` command, which ours is compared with, imports pkg_resources.
         *(["setuptools<81"] if celery in ("5.0", "5.1") else []),
@@ -231,8 +231,8 @@ def matrix(
 @nox.session(venv_backend="uv", python=PYTHONS[:1], default=False)
 def minimums(session: nox.Session) -> None:
     """Run the tests on the lowest versions that the metadata allows."""
-    # Celery 5.0 imports pkg_resources to look for schedulers, and does not declare that
-    # it is written for click 7.
+    # Celery 5.0 imports pkg_resources to find schedulers, and needs click 7 without
+    # declaring it.
     away = install_wheel(session, "tests", "setuptools<81", "click<8", lowest=True)
     with session.chdir(away):
         session.run(
@@ -242,7 +242,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv", default=False)
 def prereleases(session: nox.Session) -> None:
-    """Run a worker and beat on the newest Celery, pre-releases among them; may fail."""
+    """Run a worker and beat on the newest Celery, pre-releases too; may fail."""
     away = install_wheel(session, "tests", "--prerelease=allow", "celery")
     with session.chdir(away):
         smoke(session)
@@ -279,7 +279,7 @@ def docker(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """Use the example project in Chromium; `-- --pictures` renews those in docs."""
+    """Use the example project in Chromium; `-- --pictures` updates the docs."""
     install(session, "browser")
     session.run("python", "-m", "pytest", "tests/browser", *session.posargs)
 
@@ -340,7 +340,7 @@ def upstream(session: nox.Session) -> None:
     """Make and prove the patches for django-prodserver; `-- PATH`: in a clone."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "upstream"))
     for path in session.posargs:
-        # A clone's tests skip each backend if its packages are not installed.
+        # A clone's tests skip a backend whose packages are not installed.
         project = nox.project.load_toml(f"{path}/pyproject.toml")["project"]
         session.install(*itertools.chain(*project["optional-dependencies"].values()))
     session.run("python", "-m", "upstream", *session.posargs)

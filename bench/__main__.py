@@ -1,5 +1,5 @@
-# ruff: noqa: S607, T201 - it starts programs, and prints
-"""Runs the benchmark, and writes its tables and plots: ``python -m bench``."""
+# ruff: noqa: S607, T201 - it starts programs and prints
+"""Runs the benchmark and writes its tables and plots: ``python -m bench``."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ PACKAGES = (
     "gevent",
 )
 
-# Ours, with a key of the entry and without it.
+# Our backend, with and without a key of its entry.
 PAIR = ["with", "without"]
 
 Values = dict[str, dict[str, list[float]]]
 
 
 class Benchmark:
-    """The measurements, side by side and in turns.
+    """Measures the contenders side by side, in turns.
 
     Args:
-        redis: the server; each run has a database of its own.
-        projects: what is run.
-        rounds: how often each contender has its turn.
-        quick: whether to leave out sizes.
+        redis: the server; each run gets its own database.
+        projects: the projects to run.
+        rounds: how many turns each contender gets; some parts take more.
+        quick: whether to skip sizes and repeats.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class Benchmark:
         self.redis = redis
         self.projects = projects
         self.quick = quick
-        # Measurement, contender, and one value for each run, pairs at one index.
+        # By measurement, then contender: one value per turn; equal indexes are pairs.
         self.values: Values = {}
         self._turn = 0
 
     def run(self, parts: list[str]) -> None:
-        """Take the measurements of some parts."""
+        """Run the given parts on each project."""
         for part in parts:
             for project in self.projects:
                 getattr(self, part)(project)
 
     def prefork(self, project: Project) -> None:
-        """Time to ready, memory after tasks and the end, by number of children."""
+        """Measure start, memory after tasks, and stop, by number of children."""
         for children in (2, 8, 16) if self.quick else (1, 2, 4, 8, 16):
             for contender in self._turns(self.rounds):
                 key = f"{project.name} prefork {children}"
@@ -89,7 +89,7 @@ class Benchmark:
                     self._keep(f"{key} {name}", contender, value)
 
     def replaced(self, project: Project) -> None:
-        """Memory before and after a hundred children have been replaced."""
+        """Measure memory before and after a hundred children are replaced."""
         args = {"concurrency": 8, "max-tasks-per-child": 20}
         for contender in self._turns(self.rounds):
             with self._start(contender, "worker", project, args) as run:
@@ -102,7 +102,7 @@ class Benchmark:
                         self._keep(key, contender, found[name])
 
     def throughput(self, project: Project) -> None:
-        """Tasks per second on two children, in turns between workers that all run."""
+        """Measure tasks per second on two children; the running workers take turns."""
         args = {"concurrency": 2, "loglevel": "WARNING"}
         for task in ("nothing", "answer"):
             for _ in range(1 if self.quick else 3):
@@ -123,10 +123,10 @@ class Benchmark:
                         self._keep(key, contender, 2000 / seconds)
 
     def gevent(self, project: Project) -> None:
-        """One hundred naps of 0.2 s on a hundred greenlets."""
+        """Measure a hundred naps of 0.2 s on a hundred greenlets."""
         args = {"pool": "gevent", "concurrency": 100}
         for contender in self._turns(self.rounds):
-            if contender == "own":  # patched too late, it never ends them
+            if contender == "own":  # it patches too late, and finishes no task
                 continue
             with self._start(contender, "worker", project, args) as run:
                 self._keep(
@@ -137,7 +137,7 @@ class Benchmark:
                 self._keep(f"{project.name} gevent end", contender, run.end())
 
     def beat(self, project: Project) -> None:
-        """First message, memory and lateness, by number of periodic tasks."""
+        """Measure first message, memory and lateness, by number of periodic tasks."""
         if project.name != "small":
             return
         args = {"scheduler": "django_celery_beat.schedulers:DatabaseScheduler"}
@@ -153,7 +153,7 @@ class Benchmark:
                     self._keep(f"{project.name} beat {count} {name}", contender, value)
 
     def keys(self, project: Project) -> None:
-        """A worker and a beat with a key of the entry, and without."""
+        """Measure a worker and a beat with and without each key of the entry."""
         if project.name != "small":
             return
         heartbeat = {"HEARTBEAT_FILE": str(project.folder / "heartbeat")}
@@ -185,7 +185,7 @@ class Benchmark:
                     self._keep(f"{name} first", contender, run.first_message())
 
     def probe(self, project: Project) -> None:
-        """What it costs to ask a worker whether it is alive."""
+        """Measure what it costs to ask a worker whether it is alive."""
         if project.name != "small":
             return
         file = str(project.folder / "heartbeat")
@@ -198,7 +198,7 @@ class Benchmark:
                     self._keep(f"probe {name}", question, value)
 
     def _turns(self, rounds: int, contenders: list[str] | None = None) -> Iterator[str]:
-        """Each contender once in a round, and no one always first."""
+        """Yield each contender once per round; the order rotates."""
         contenders = contenders or available()
         for _ in range(rounds):
             self._turn += 1
@@ -229,7 +229,7 @@ class Benchmark:
 
 
 def machine() -> dict[str, str]:
-    """Tell on what the figures were taken, without names of machines."""
+    """Describe this machine, without its name."""
     with open("/proc/meminfo") as meminfo:
         memory = int(meminfo.readline().split()[1]) / 2**20
     found = {
@@ -246,7 +246,7 @@ def machine() -> dict[str, str]:
 
 
 def redis_version() -> str:
-    """Ask the server's program, which says "Redis server v=7.0.15 sha=…"."""
+    """Return the server's version; it prints "Redis server v=7.0.15 sha=…"."""
     said = subprocess.run(
         ["redis-server", "--version"], capture_output=True, text=True, check=True
     )
@@ -254,29 +254,29 @@ def redis_version() -> str:
 
 
 def main() -> None:
-    """Measure, keep the values, and write what the documentation shows."""
+    """Measure, print the tables, and after a whole run update the documentation."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parts = ("prefork", "replaced", "throughput", "gevent", "beat", "keys", "probe")
-    parser.add_argument("--quick", action="store_true", help="few runs")
-    parser.add_argument("--rounds", type=int, help="turns of each; 3, or 2 if quick")
+    parser.add_argument("--quick", action="store_true", help="fewer runs")
+    parser.add_argument("--rounds", type=int, help="turns of each (3; 2 if quick)")
     parser.add_argument("--part", action="append", choices=parts)
     parser.add_argument("--project", action="append", choices=PROJECTS)
     parser.add_argument(
         "--render",
         action="store_true",
-        help="write the documents anew, measure nothing",
+        help="rewrite the documents without measuring",
     )
     options = parser.parse_args()
     rounds = options.rounds or (2 if options.quick else 3)
-    # By an exception, so that the server and the processes end as well.
+    # As an exception, so that the server and the processes are stopped too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    # The documents have the figures of one run on one machine, all of them.
+    # All figures in the documents come from one run on one machine.
     whole = not (options.quick or options.part or options.project)
     if options.render:
         known: dict[str, Any] = json.loads(RESULTS.read_text())
     else:
         if not Redis.program:
-            sys.exit("The benchmark needs the program redis-server.")
+            sys.exit("The benchmark needs redis-server.")
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             redis = Redis(folder, stack)

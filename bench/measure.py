@@ -1,5 +1,5 @@
 # ruff: noqa: S603 - it starts programs
-"""One start of a worker or beat, and what can be read from it."""
+"""One run of a worker or beat, and what is measured on it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ from .projects import Project
 
 __all__ = ("CONTENDERS", "QUESTIONS", "Run", "available")
 
-# "own" is the backend of django-prodserver 3 itself.
+# "own" is django-prodserver 3's own backend.
 CONTENDERS = ("celery", "own", "ours")
 
-# What a platform may run to ask whether a worker is alive, beside a Python that does
-# nothing.
+# How a platform can ask whether a worker is alive, next to a Python that does nothing.
 QUESTIONS = {
     "pass": ["-c", "pass"],
     "probe": ["-m", "prodserver_celery5.probe"],
@@ -40,7 +39,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def available() -> list[str]:
-    """Tell which contenders the installed packages have."""
+    """Return the contenders that the installed packages provide."""
     from importlib.util import find_spec
 
     own = find_spec("django_prodserver.backends.workers")
@@ -48,16 +47,16 @@ def available() -> list[str]:
 
 
 class Run:
-    """A worker or beat of one of the contenders, from its start to its end.
+    """A contender's worker or beat, from start to end.
 
     Args:
         contender: one of `CONTENDERS`.
         program: ``"worker"`` or ``"beat"``.
         project: what it runs.
         args: long options and their values.
-        database: of Redis, for this run alone.
+        database: the number of a Redis database for this run alone.
         results: whether it keeps results, in the same database.
-        keys: of the entry, beside BACKEND, APP and ARGS.
+        keys: the entry's keys besides BACKEND, APP and ARGS.
     """
 
     def __init__(
@@ -107,17 +106,17 @@ class Run:
         self.redis.close()
 
     def ready(self) -> dict[str, float]:
-        """Wait for "ready.", and tell what it took."""
+        """Wait for "ready.", and return the time and CPU time it took."""
         self._until(lambda: re.search(rb"\S+ ready\.", self.log.read_bytes()))
         return {"ready": time.perf_counter() - self.began, "cpu": self._cpu()}
 
     def first_message(self) -> float:
-        """Wait for the first message of beat, and tell how long it took."""
+        """Wait for beat's first message, and return how long it took."""
         self._until(lambda: self.redis.llen("celery"))
         return time.perf_counter() - self.began
 
     def lateness(self, seconds: float) -> list[float]:
-        """Tell how late each message of a task for each second comes."""
+        """Return how late each message comes: one is due a second after the last."""
         late: list[float] = []
         before = None
         end = time.perf_counter() + seconds
@@ -132,7 +131,7 @@ class Run:
         return late
 
     def ask(self, question: str, *words: str) -> dict[str, float]:
-        """Run one of `QUESTIONS`, and tell the seconds that it takes."""
+        """Run one of `QUESTIONS`, and return the seconds it takes."""
         began = time.perf_counter()
         asking = subprocess.Popen(
             [sys.executable, *QUESTIONS[question], *words],
@@ -143,17 +142,17 @@ class Run:
         _, asking.returncode, used = os.wait4(asking.pid, 0)
         found = {"wall": time.perf_counter() - began}
         if asking.returncode:
-            raise RuntimeError(f"the {question} says that the worker is not alive")
+            raise RuntimeError(f"the {question} says the worker is not alive")
         return found | {"cpu": used.ru_utime + used.ru_stime}
 
     def work(self, task: str, count: int) -> float:
-        """Put messages into the queue at once, and tell the seconds that they take."""
+        """Queue messages all at once, and return the seconds until all are done."""
         began = self._send(task, count)
         self._until(self._idle, 0.002)
         return time.perf_counter() - began
 
     def naps(self, count: int) -> float:
-        """Let tasks sleep, and tell the seconds until the last has woken up."""
+        """Let tasks sleep, and return the seconds until the last wakes up."""
         self.project.naps.write_bytes(b"")
         began = self._send("nap", count)
         self._until(lambda: self.project.naps.stat().st_size >= count, 0.002)
@@ -167,11 +166,11 @@ class Run:
         return began
 
     def memory(self) -> dict[str, float]:
-        """Tell the memory of parent and children, in MiB."""
+        """Return the memory of the parent and children, in MiB."""
         found: dict[str, float] = {}
 
         def read() -> bool:
-            # Once more where a child was replaced in the midst of it.
+            # Read again if a child is replaced meanwhile.
             with suppress(FileNotFoundError, ProcessLookupError):
                 found.update(self._memory())
             return bool(found)
@@ -196,7 +195,7 @@ class Run:
         }
 
     def end(self) -> float:
-        """Send SIGTERM, and tell the seconds until the end."""
+        """Send SIGTERM, and return the seconds until it ends."""
         began = time.perf_counter()
         self.process.send(signal.SIGTERM)
         self.process.wait(timeout=60)
@@ -227,7 +226,7 @@ class Run:
         ticks = 0
         for pid in [self.process.pid, *self._children()]:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            # utime, stime, and those of children that have ended.
+            # utime and stime, its own and those of its ended children.
             ticks += sum(map(int, fields[11:15]))
         return ticks / TICK
 

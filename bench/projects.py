@@ -1,5 +1,5 @@
 # ruff: noqa: S603 - it starts programs
-"""The projects that are measured: the example, and the example with many more apps."""
+"""The projects to measure: the example, and the example with many more apps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("PROJECTS", "Project")
 
 APPS, MODELS, TASKS = 14, 8, 22
 
-# What a project of that size has installed beside its own apps, and what it imports.
+# What a project of that size installs besides its own apps, and what it imports.
 INSTALLED = (
     "django.contrib.humanize",
     "django.contrib.sites",
@@ -104,9 +104,9 @@ class Project:
     """A Django project in a temporary folder.
 
     Args:
-        name: a name of `PROJECTS`.
+        name: one of `PROJECTS`.
         folder: for its settings, its apps and its database.
-        redis: the address of a database of Redis.
+        redis: the URL of a Redis database.
     """
 
     def __init__(self, name: str, folder: Path, redis: str) -> None:
@@ -135,11 +135,11 @@ class Project:
         self.manage("migrate", "--noinput")
 
     def manage(self, *words: str) -> None:
-        """Run manage.py to its end."""
+        """Run manage.py, and wait for it to end."""
         self.python("manage.py", *words)
 
     def python(self, *words: str) -> None:
-        """Run Python to its end."""
+        """Run Python, and wait for it to end."""
         subprocess.run(
             [sys.executable, *words],
             cwd=ROOT,
@@ -149,7 +149,7 @@ class Project:
         )
 
     def prepare(self, task: str, count: int) -> None:
-        """Keep messages in Redis, to be copied into the queue of a run at once."""
+        """Keep messages in Redis, so that a run's queue can be filled at once."""
         queue = f"{task} {count}"
         with Redis.from_url(self.env["REDIS_URL"]) as redis:
             if redis.exists(queue):
@@ -163,7 +163,7 @@ class Project:
                 app.send_task(f"bench.tasks.{task}", queue=queue, producer=producer)
 
     def schedule(self, count: int) -> None:
-        """Put periodic tasks into the database: one for each second, the rest daily."""
+        """Create periodic tasks: one runs every second, the rest daily."""
         self.python(
             "-c",
             "import django; django.setup()\n"

@@ -1,4 +1,4 @@
-"""The figures as tables of Markdown and plots of SVG."""
+"""Renders the figures as Markdown tables and SVG plots."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NAMES = {
     "probe": "the probe",
     "ping": "`celery inspect ping`",
 }
-# Legible on a light and on a dark background.
+# Legible on both light and dark backgrounds.
 COLOURS = {"celery": "#d9772b", "own": "#8b8f97", "ours": "#2f81f7"}
 INK = "#7d8590"
 
-# Of Student's distribution, 95 %, by degrees of freedom.
+# Student's t for a 95 % interval, by degrees of freedom.
 STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
 STUDENT |= {9: 2.26, 14: 2.14, 19: 2.09, 29: 2.05, 39: 2.02, 59: 2.00}
 
 
 def interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of paired ratios, on a scale of logarithms."""
+    """Return the 95 % interval of the geometric mean of paired ratios."""
     logs = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
     if len(logs) < 2:
         return 0.0, math.inf
@@ -43,7 +43,7 @@ def interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, flo
 
 
 def tables(known: dict[str, Any]) -> dict[str, str]:
-    """Write each table, by its title."""
+    """Return each table by its title."""
     values = known["values"]
     made = {"machine": _machine(known["machine"])}
     made |= _peak(values)
@@ -129,7 +129,7 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
 
 
 def write(known: dict[str, Any], made: dict[str, str], docs: Path) -> None:
-    """Put the tables where the document has marks for them, and draw the plots."""
+    """Put the tables between the document's marks, and draw the plots."""
     page = docs / "benchmarks.md"
     text = page.read_text()
 
@@ -155,7 +155,7 @@ def _machine(found: dict[str, str]) -> str:
 
 
 def _peak(values: dict[str, Any]) -> dict[str, str]:
-    """One sentence, for the number of children changes nothing."""
+    """Return one sentence, because the number of children changes nothing."""
     said = []
     for project in ("small", "larger"):
         kind = f"{project} prefork \\d+ peak"
@@ -186,7 +186,7 @@ def _table(
     paired: bool = False,
     ratio: bool = True,
 ) -> dict[str, str]:
-    """One table: a row each, the contenders' medians, and the ratio of a pair."""
+    """Return a table whose rows have each contender's median and a pair's ratio."""
     if not rows:
         return {}
     present = [name for name in NAMES if any(name in found for found in rows.values())]
@@ -210,7 +210,7 @@ def _table(
 
 
 def _number(value: float) -> str:
-    """As precise as three rounds allow."""
+    """Format a number as precisely as three rounds allow."""
     size = abs(value)
     digits = next((n for n in range(3) if size >= 10 / 10**n), 3)
     return f"{value:,.{digits}f}"
@@ -223,7 +223,7 @@ TOP, BOTTOM, LEFT, GAP = 64, 44, 52, 60
 
 
 def _plot(values: dict[str, Any], kind: str, title: str) -> str:
-    """A panel for each project, a line for each contender, by number of children."""
+    """Draw a panel per project, a line per contender, by number of children."""
     panels = []
     width = (WIDTH - LEFT - GAP - 16) / 2
     for index, project in enumerate(("small", "larger")):
@@ -295,7 +295,7 @@ def _lines(
     for name in COLOURS:
         points = series.get(name, {})
         path = " ".join(f"{x(n):.1f},{y(value):.1f}" for n, value in points.items())
-        # It often lies on that of `celery`.
+        # Its line often covers that of `celery`.
         dashes = ' stroke-dasharray="6 6"' if name == "own" else ""
         drawn.append(
             f'<polyline points="{path}" fill="none" stroke="{COLOURS[name]}"'
@@ -309,7 +309,7 @@ def _lines(
 
 
 def _step(highest: float) -> float:
-    """A round number that divides the axis into about five."""
+    """Return a round number that divides the axis into about five parts."""
     rough = highest / 5
     power = 10.0 ** math.floor(math.log10(rough))
     return min(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough)

@@ -19,7 +19,7 @@ def answer() -> int:
 
 @shared_task(ignore_result=True)
 def query() -> int:
-    """Ask the database, on a connection of the task's own as Celery gives it."""
+    """Query the database, on a new connection: Celery closes them between tasks."""
     from prayer_room_api.models import PrayerRequest
 
     return PrayerRequest.objects.count()
@@ -27,7 +27,7 @@ def query() -> int:
 
 @shared_task(ignore_result=True)
 def nap() -> None:
-    """Sleep, and say when it is over."""
+    """Sleep, then append a byte to the file of naps."""
     time.sleep(0.2)
     descriptor = os.open(os.environ["NAPS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, b".")

@@ -1,1 +1,1 @@
-"""What nox starts for a person: the Procfile's processes, and a demonstration."""
+"""Development tools: the demonstration, `nox -s serve` and the mutants."""

@@ -1,7 +1,8 @@
-"""The whole of it at work, told as a short story. Exit status 0: all of it was seen.
+"""Shows everything at work, as a short story.
 
 A fresh database, the Procfile's three processes, requests posted over HTTP, and a
-digest email that the worker sends because a schedule in the database says so.
+digest email that the worker sends because a schedule in the database says so. The exit
+status is 0 if all of it happened.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from dev.mails import Mailbox
 from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-INTERVAL = 3  # seconds, of the schedule that the demonstration adds
-LOOK = 5  # seconds, after which beat's scheduler looks into the database again
+INTERVAL = 3  # seconds, for the schedule that the demonstration adds
+LOOK = 5  # seconds between beat's looks at the database
 
 
 def tell(text: str) -> None:
@@ -45,7 +46,7 @@ def detail(text: str) -> None:
 
 
 class Api:
-    """The API of the web process, as somebody with curl uses it."""
+    """The web process's API, as someone with curl would use it."""
 
     def __init__(self, port: int) -> None:
         self.base = f"http://127.0.0.1:{port}"
@@ -79,7 +80,7 @@ class Api:
 
 
 def django_here(env: dict[str, str]) -> None:
-    """Use the project's models in this process too, on the same database."""
+    """Set up Django in this process too, on the same database."""
     os.environ.update(env)
     os.environ["DJANGO_SETTINGS_MODULE"] = "prayer_room_api.settings"
     import django
@@ -115,14 +116,14 @@ def main() -> None:
         packages = ("django-prodserver", "celery", "django", "django-celery-beat")
         tell(", ".join(f"{package} {version(package)}" for package in packages))
 
-        step("The release phase makes a fresh database")
+        step("The release phase creates a fresh database")
         procfile.release(env, data / "release.log")
         applied = re.findall(
             r"Applying (\S+)\.\.\. OK", (data / "release.log").read_text()
         )
         detail(f"{len(applied)} migrations, the last one {applied[-1]}")
 
-        step("The processes of the Procfile start")
+        step("The Procfile's processes start")
         running: dict[str, StartedProcess] = {}
         for name, command in procfile.commands().items():
             if name != "release":
@@ -143,7 +144,7 @@ def main() -> None:
         for name, process in running.items():
             detail(f"{name:<7}{' '.join(process.command)}  (pid {process.pid})")
 
-        step("Somebody asks for prayer, somebody else gives thanks")
+        step("Someone asks for prayer, someone else gives thanks")
         api.call(
             "POST",
             "/api/requests/",
@@ -155,7 +156,7 @@ def main() -> None:
             {"kind": "praise", "name": "Amos", "text": "The harvest is in."},
         )
 
-        step("Miriam of the team approves one of the two")
+        step("Miriam, from the team, approves one of the two")
         django_here(env)
         from django.contrib.auth import get_user_model
         from django_celery_beat.models import IntervalSchedule, PeriodicTask
@@ -174,8 +175,8 @@ def main() -> None:
         assert [each["text"] for each in public] == ["The harvest is in."], public
         detail(f"on the public list now: “{public[0]['text']}”")
 
-        step(f"A schedule of {INTERVAL} s is added to the database while beat runs")
-        # Beat takes a change only from its second look at the database on.
+        step(f"A {INTERVAL} s schedule is added to the database while beat runs")
+        # Beat notices changes only from its second look at the database.
         time.sleep(max(0.0, started + LOOK + 1 - time.monotonic()))
         schedule = PeriodicTask.objects.create(
             name="demo-digest",
@@ -194,9 +195,9 @@ def main() -> None:
         assert "For my neighbour, who is ill." in mails.text(message)
         detail(mails.show(message))
         running["worker"].wait_for(r"send_moderator_digest\[\S+\] succeeded", count=2)
-        detail("The next time there is nothing new, and the worker sends nothing.")
+        detail("Next time there is nothing new, so the worker sends nothing.")
 
-        step("The schedule is switched off, as a click in the admin does it")
+        step("The schedule is switched off, as a click in the admin would do")
         schedule.enabled = False
         schedule.save()
         time.sleep(LOOK + 1)
@@ -211,8 +212,8 @@ def main() -> None:
         for name, status in statuses.items():
             detail(f"{name:<7}exit status {status}")
         assert not any(statuses.values()), statuses
-        assert not list(mailbox.new()), "an email of what was not new"
-    tell(f"\nAll of it was seen, in {time.monotonic() - began:.0f} s.")
+        assert not list(mailbox.new()), "an email with nothing new"
+    tell(f"\nEverything worked, in {time.monotonic() - began:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Have the moderators' digest sent now; `nox -s serve` shows it."""
+"""Sends the moderators' digest now; `nox -s serve` shows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> int:
     from prayer_room_api.tasks import send_moderator_digest
 
     try:
-        # What was told once is no news: there is something new to tell.
+        # A digest reports only what is new.
         PrayerRequest.objects.create(name="Ruth", text="For my neighbour, who is ill.")
         if not DigestSubscription.objects.filter(digest=Digest.MODERATOR).exists():
             moderator, _ = get_user_model().objects.get_or_create(
@@ -37,7 +37,7 @@ def main() -> int:
         print(f"Start `nox -s serve` first: {error}", file=sys.stderr)
         return 1
     send_moderator_digest.delay()
-    print("Ruth has asked for prayer, and the digest of what waits is on its way.")
+    print("Ruth has asked for prayer, and the moderators' digest is on its way.")
     return 0
 
 

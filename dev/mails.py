@@ -1,4 +1,4 @@
-"""Mail in a folder, as Django's file backend leaves it, and as a person reads it."""
+"""Reads the mail that Django's file backend leaves in a folder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 __all__ = ("Mailbox", "show", "text")
 
-# Django ends each message with it, so that half a message is never taken for one.
+# Django ends each message with this, so half a message is never taken for a whole one.
 _END = b"\n" + b"-" * 79 + b"\n"
 
 
 class Mailbox:
-    """A folder that takes mail instead of a mail server.
+    """A folder that takes mail in place of a mail server.
 
     Args:
-        folder: is made if it is not there.
+        folder: created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,12 +28,12 @@ class Mailbox:
 
     @property
     def url(self) -> str:
-        """The EMAIL_URL of those who are to send their mail there."""
+        """The EMAIL_URL that sends mail here."""
         # django-environ takes the first slash of the path for a separator.
         return f"filemail:///{self._folder}"
 
     def new(self) -> Iterator[EmailMessage]:
-        """Yield the messages that have come since the last time."""
+        """Yield the messages that have arrived since the last call."""
         for path in sorted(self._folder.glob("*.log")):
             content = path.read_bytes()
             *messages, begun = content[self._read.get(path, 0) :].split(_END)
@@ -45,13 +45,13 @@ class Mailbox:
 
 
 def text(message: EmailMessage) -> str:
-    """Return what a mail program shows of a message where it shows no HTML."""
+    """Return a message's plain text."""
     body = message.get_body(("plain",))
     assert body is not None
     return str(body.get_content()).strip()
 
 
 def show(message: EmailMessage) -> str:
-    """Return the message with the headers that a person looks at."""
+    """Return the message with the headers that people look at."""
     headers = (f"{name}: {message[name]}" for name in ("From", "To", "Subject"))
     return "\n".join([*headers, "", text(message)])

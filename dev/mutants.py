@@ -1,7 +1,7 @@
-"""Break the package in many places, one at a time, and see which tests notice.
+"""Breaks the package in many places, one at a time, to see which tests notice.
 
-``nox -s mutants -- --count 300 --seed 1`` takes a random sample of mutants. Each is run
-against those unit and differential tests that reach its line. What lives is printed.
+``nox -s mutants -- --count 300 --seed 1`` takes a random sample of mutants. It runs the
+unit and differential tests that reach a mutant's line, and prints the survivors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 PACKAGE = "prodserver_celery5"
 SUITES = ["tests/unit", "tests/differential"]
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "--ignore=tests/unit/prayer_room"]
-LIMIT = 180  # seconds for a mutant
+LIMIT = 180  # seconds per mutant
 
 SWAPPED = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -38,7 +38,7 @@ REMOVED = (ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.Break, ast.Contin
 
 
 def variants(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what may stand in the place of a node."""
+    """Yield the mutations of a node."""
     if isinstance(node, ast.Compare):
         yield ast.Compare(node.left, [SWAPPED[type(node.ops[0])]()], node.comparators)
     elif isinstance(node, ast.BoolOp):
@@ -76,7 +76,7 @@ def is_prose(node: ast.AST, parent: ast.AST) -> bool:
 
 
 def skipped(tree: ast.Module) -> set[ast.AST]:
-    """The parts of a file that tell a reader something, and the interpreter nothing."""
+    """Return the nodes that change nothing at run time: __all__ and type imports."""
     found: set[ast.AST] = set()
     for node in tree.body:
         text = ast.unparse(node)
@@ -86,7 +86,7 @@ def skipped(tree: ast.Module) -> set[ast.AST]:
 
 
 class Mutant:
-    """One change of one file.
+    """One change to one file.
 
     Args:
         path: the file.
@@ -128,7 +128,7 @@ class Mutant:
 
 
 def every(folder: Path) -> list[Mutant]:
-    """Make all mutants of the package, but for the tests' support."""
+    """Make all mutants of the package, except its pytest plugin."""
     found = []
     for path in sorted(folder.glob(f"{PACKAGE}/*.py")):
         number = 0
@@ -142,14 +142,14 @@ def every(folder: Path) -> list[Mutant]:
 
 
 def enter(folder: Path) -> None:
-    """Let this process and those that it starts find the package there."""
+    """Make this process and its children import the package from there."""
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     os.environ["PYTHONPATH"] = str(folder)
 
 
 def run(folder: Path, words: list[str]) -> int:
-    """Run pytest in a fork, so that what all need is imported once; tell its status."""
+    """Run pytest in a fork, so that shared imports happen once; return its status."""
     sys.stdout.flush()
     pid = os.fork()
     if not pid:
@@ -171,7 +171,7 @@ def run(folder: Path, words: list[str]) -> int:
 
 
 def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
-    """Tell which tests reach a line: by their functions, as coverage notes them."""
+    """Return the test functions that reach each line, as coverage records them."""
     data = folder / "contexts"
     pid = os.fork()
     if not pid:
@@ -203,7 +203,7 @@ def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
 
 
 def lines_of_functions(path: Path) -> set[int]:
-    """The lines that run when a function is called."""
+    """Return the lines that run when a function is called."""
     found: set[int] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
@@ -241,10 +241,10 @@ def main() -> None:
             if status == 0:
                 lived += 1
                 print(
-                    f"lived: {mutant.path.name}:{mutant.line}: {mutant.text}",
+                    f"survived: {mutant.path.name}:{mutant.line}: {mutant.text}",
                     flush=True,
                 )
-        print(f"{len(sample) - lived} of {len(sample)} died")
+        print(f"{len(sample) - lived} of {len(sample)} killed")
 
 
 if __name__ == "__main__":

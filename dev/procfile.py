@@ -16,14 +16,14 @@ __all__ = ("ROOT", "commands", "free_port", "release")
 
 
 def commands() -> dict[str, list[str]]:
-    """Read the Procfile: each process with its command."""
+    """Return the Procfile's commands, by process."""
     lines = (ROOT / "Procfile").read_text().splitlines()
     pairs = (line.partition(":") for line in lines if line.strip())
     return {name: shlex.split(command) for name, _, command in pairs}
 
 
 def free_port() -> int:
-    """Find a port of the loopback that nobody listens on."""
+    """Find a free port on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -34,10 +34,10 @@ def release(env: Mapping[str, str], log: Path) -> None:
 
     Args:
         env: the environment of the processes.
-        log: the file that takes the output, which is shown if the phase fails.
+        log: the file for the output, which is shown if the phase fails.
     """
     with StartedProcess(commands()["release"], log=log, cwd=ROOT, env=env) as process:
-        # As long as migrations take.
+        # Without a timeout: migrations take as long as they take.
         status = process.popen.wait()
     if status:
         print(process.output, file=sys.stderr)

@@ -1,7 +1,7 @@
-"""The Procfile's web, worker and beat until Ctrl-C, on a terminal of one's own.
+"""Runs the Procfile's web, worker and beat in your terminal until Ctrl-C.
 
-Not honcho: it signals groups, which ends the worker's children in the midst of their
-tasks, and kills after five seconds.
+Not honcho: it signals process groups, which ends the worker's children in the middle of
+their tasks, and it kills after five seconds.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from dev.mails import Mailbox, show
 from dev.procfile import ROOT, commands
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-# Of the terminal's own palette, so that they suit light and dark.
+# From the terminal's own palette, so that they suit light and dark themes.
 COLOURS = (36, 33, 32, 35, 34)
-# In seconds: for an end, less than nox waits (see the noxfile); and for a start.
+# Seconds to wait for a stop, fewer than nox waits (see the noxfile), and for a start.
 PATIENCE, START = 55, 15
 READY = {"worker": " ready.", "beat": "beat: Starting"}
-# What django-prodserver 3 says of its command at each start. The Procfile has it on
-# purpose: the entries run on django-prodserver 2 as well.
+# django-prodserver 3 prints this at each start. The Procfile keeps the old command on
+# purpose: it works on django-prodserver 2 too.
 KNOWN = "DeprecationWarning: The `prodserver` management command is deprecated"
 
 
 class Output:
-    """Shows what several processes write, with their names in front of the lines.
+    """Shows the output of several processes, each line after its process's name.
 
     Args:
-        names: all that there will be, for the width and the colours.
-        terminal: where it is shown, in colours if it is a terminal.
+        names: of all processes, for the width and the colours.
+        terminal: where to show it, in colour if it is a terminal.
     """
 
     def __init__(self, names: list[str], terminal: TextIO) -> None:
@@ -55,7 +55,7 @@ class Output:
         self._begun: dict[str, bytes] = {}
 
     def follow(self, name: str, log: Path) -> None:
-        """Show what is written to a file, from its beginning."""
+        """Show a process's log, from its beginning."""
         self._logs[name] = log.open("rb")
         self._begun[name] = b""
 
@@ -65,14 +65,14 @@ class Output:
                 print(self._prefixes[name] + line, file=self._terminal, flush=True)
 
     def update(self) -> None:
-        """Show the lines that have been ended since the last time."""
+        """Show the lines completed since the last call."""
         for name, log in self._logs.items():
             *lines, self._begun[name] = (self._begun[name] + log.read()).split(b"\n")
             for line in lines:
                 self.write(name, line.decode(errors="replace"))
 
     def close(self) -> None:
-        """Show what is left, ended or not."""
+        """Show what is left, complete or not."""
         self.update()
         for name, log in self._logs.items():
             log.close()
@@ -81,19 +81,19 @@ class Output:
 
 
 def in_the_way(host: str, port: str) -> str | None:
-    """Say in a line why web cannot listen there, if it cannot."""
+    """Return one line on why web cannot listen there, or None."""
     if not (port.isdecimal() and 0 < int(port) < 65536):
         return f"PORT={port}: a port is a number from 1 to 65535."
     with socket.socket() as probe:
-        # As gunicorn does it: who has just been ended is not in the way.
+        # As gunicorn does: a server that has just ended is not in the way.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
         except OSError as error:
             another = int(port) + 1 if int(port) < 65535 else 8000
             return (
-                f"Port {port} of {host}: {error.strerror}. "
-                f"For another one: PORT={another} nox -s serve"
+                f"Port {port} on {host}: {error.strerror}. "
+                f"Try another one: PORT={another} nox -s serve"
             )
     return None
 
@@ -107,17 +107,17 @@ def listens(port: int) -> bool:
 
 
 def where_the_data_is() -> Iterator[str]:
-    """Yield the variables that a command needs to find what is served here."""
+    """Yield the variables that a command needs to use the same data."""
     for name in ("DATA_DIR", "DATABASE_URL", "REDIS_URL", "RABBITMQ_URL"):
         if value := os.environ.get(name):
-            # No password is shown: with one, the other terminal has to have it too.
+            # A password is never shown: the other terminal must have the variable.
             yield (
                 f'{name}="${name}"' if "@" in value else f"{name}={shlex.quote(value)}"
             )
 
 
 def what_now(port: str) -> str:
-    """Return what there is to see, and the commands as they can be typed."""
+    """Return what there is to see, with commands to copy."""
     base = f"http://127.0.0.1:{port}"
     python = " ".join([*where_the_data_is(), os.path.relpath(sys.executable, ROOT)])
     return textwrap.dedent(
@@ -127,7 +127,7 @@ def what_now(port: str) -> str:
         {base}/api/requests/  the approved requests; to post one:
           curl --json '{{"text": "For my neighbour"}}' {base}/api/requests/
 
-        In another terminal, in the folder {ROOT}:
+        In another terminal, in {ROOT}:
           DEBUG=on {python} manage.py createsuperuser
               to log in to the admin
           {python} -m dev.digest
@@ -141,8 +141,7 @@ def what_now(port: str) -> str:
 def serve() -> int:
     """Run all processes until Ctrl-C or SIGTERM, or until one of them ends.
 
-    Each is signalled alone: SIGTERM to a whole group, as other process managers
-    send it, ends the worker's children in the midst of their tasks.
+    It signals each process alone, never its group: see the top.
     """
     env = {"HOST": "127.0.0.1", "PORT": "8000", **os.environ}
     if problem := in_the_way(env["HOST"], env["PORT"]):
@@ -190,7 +189,7 @@ def serve() -> int:
 
         def ready() -> bool:
             return listens(int(env["PORT"])) and (
-                # What they show as they start would move the addresses out of sight.
+                # Their startup output would scroll the addresses out of sight.
                 time.monotonic() > deadline
                 or all(text in running[name].output for name, text in READY.items())
             )
@@ -203,7 +202,7 @@ def serve() -> int:
         for process in running.values():
             if process.popen.poll() is None:
                 process.send(signal.SIGTERM)
-        # Tasks may be finished.
+        # Let tasks finish.
         deadline = time.monotonic() + PATIENCE
         show_until(lambda: all(ended()) or time.monotonic() > deadline)
     statuses = {name: process.popen.returncode for name, process in running.items()}

@@ -1,4 +1,4 @@
-"""Waiting for something to be so: the one loop of the tests and the demonstration."""
+"""The polling loop that the tests and the demonstration share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ("wait_until",)
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 30) -> Any:
-    """Wait until a condition is true, and return what it returned.
+    """Wait until a condition is true, and return its value.
 
     Args:
-        condition: asked twenty times a second.
+        condition: called twenty times a second.
         timeout: in seconds.
 
     Raises:

@@ -32,7 +32,7 @@ Status = PrayerRequest.Status
 
 
 class WaitingFilter(admin.SimpleListFilter):
-    """What waits for the team, unless the reader asks for something else."""
+    """Shows what waits for the team, unless the reader asks for something else."""
 
     title = "status"
     parameter_name = "show"
@@ -45,7 +45,7 @@ class WaitingFilter(admin.SimpleListFilter):
         model_admin: admin.ModelAdmin,
     ) -> None:
         super().__init__(request, params, model, model_admin)
-        # A search without a choice looks everywhere.
+        # Without a chosen filter, a search looks everywhere.
         self.default = "all" if request.GET.get("q") else "waiting"
 
     def lookups(
@@ -89,7 +89,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
     search_fields = ["name", "text", "response"]
     search_help_text = "Searches names, texts and responses"
     autocomplete_fields = ["author"]
-    # Only decisions change the status: they know which one may follow.
+    # Only decisions change the status: they know which one can follow.
     readonly_fields = [
         "reader",
         "status",
@@ -130,7 +130,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
         return [card]
 
     def get_ordering(self, request: HttpRequest) -> list[str | OrderBy]:
-        # As `PrayerRequest.waiting_since` has it; who has waited longest comes first.
+        # As in `PrayerRequest.waiting_since`; the longest wait comes first.
         waiting_since = Case(
             When(status__in=PrayerRequest.UNDECIDED, then="status_changed_at"),
             default="flagged_again_at",
@@ -161,7 +161,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
         return [ours, *super().get_urls()]
 
     def decide(self, request: HttpRequest, pk: int, status: str) -> HttpResponse:
-        """Approve or archive a request by its button in the list."""
+        """Approve or archive a request with its button in the list."""
         prayer_request = get_object_or_404(PrayerRequest, pk=pk)
         if not self.has_change_permission(request, prayer_request):
             raise PermissionDenied
@@ -169,7 +169,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
         return self._decide_one(request, prayer_request, status, filters)
 
     def response_change(self, request: HttpRequest, obj: PrayerRequest) -> HttpResponse:
-        """Approve or archive a request by its button beside the text."""
+        """Approve or archive a request with its button beside the text."""
         if (status := request.POST.get("_decide")) is None:
             return super().response_change(request, obj)
         filters = request.GET.get("_changelist_filters", "")
@@ -178,7 +178,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
     def _decisions(
         self, request: HttpRequest, prayer_request: PrayerRequest
     ) -> list[tuple[str, str]]:
-        """Return the statuses it can be given, each with its button's label."""
+        """Return the statuses the request can change to, with their buttons' labels."""
         if not self.has_change_permission(request, prayer_request):
             return []
         approve = "Approve"
@@ -203,7 +203,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
         except TransitionRefusedError as error:
             self.message_user(request, f"{prayer_request}: {error}", messages.WARNING)
             return False
-        self.log_change(request, prayer_request, f"Made {status}.")
+        self.log_change(request, prayer_request, f"Marked {status}.")
         return True
 
     def _decide_one(
@@ -286,7 +286,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
             else:
                 obj.responded_at = obj.responded_by = None
         if change:
-            # Not the status, which somebody may be changing at this moment.
+            # Not the status, which somebody else may be changing right now.
             answered = ["responded_at", "responded_by"]
             obj.save(update_fields=[*form.changed_data, *answered, "updated_at"])
         else:
@@ -308,7 +308,7 @@ class EmailTemplateAdmin(admin.ModelAdmin):
 
 @admin.register(EmailLog)
 class EmailLogAdmin(admin.ModelAdmin):
-    """What happened: to read, not to change."""
+    """The email log, read-only."""
 
     list_display = [
         *("recipient", "digest", "covers_until", "status", "attempts", "claimed_at"),

@@ -1,4 +1,4 @@
-"""System checks: mistakes in the variables that the settings are made of."""
+"""System checks for the environment variables that the settings read."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from rest_framework.throttling import SimpleRateThrottle
 
 
 def register_checks() -> None:
-    """Let `manage.py check`, and `migrate` with it, run them."""
+    """Let `manage.py check` run them, and `migrate` too."""
     checks.register(check_rates, checks.Tags.security)
     checks.register(check_proxies, checks.Tags.security)
     checks.register(check_https, checks.Tags.security, deploy=True)
@@ -18,7 +18,7 @@ def register_checks() -> None:
 def check_rates(
     app_configs: Sequence[AppConfig] | None, **kwargs: object
 ) -> Iterator[checks.CheckMessage]:
-    """A rate that cannot be read would fail the first request."""
+    """Find rates that cannot be parsed: the first request would fail."""
     for scope, rate in settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"].items():
         try:
             count, _ = SimpleRateThrottle.parse_rate(None, rate)
@@ -35,7 +35,7 @@ def check_rates(
 def check_proxies(
     app_configs: Sequence[AppConfig] | None, **kwargs: object
 ) -> Iterator[checks.CheckMessage]:
-    """There cannot be fewer proxies than none."""
+    """Find a negative number of proxies."""
     proxies = settings.REST_FRAMEWORK["NUM_PROXIES"]
     if proxies < 0:
         yield checks.Error(
@@ -48,7 +48,7 @@ def check_proxies(
 def check_https(
     app_configs: Sequence[AppConfig] | None, **kwargs: object
 ) -> Iterator[checks.CheckMessage]:
-    """Gunicorn speaks plain http here, so something else must speak https."""
+    """Find https without a proxy: gunicorn itself speaks only plain http here."""
     if settings.SECURE_SSL_REDIRECT and not settings.SECURE_PROXY_SSL_HEADER:
         yield checks.Warning(
             "HTTPS_ONLY is on and TRUSTED_PROXIES is 0: each request is redirected"

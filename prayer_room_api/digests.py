@@ -1,8 +1,8 @@
-"""Which digest is due to whom, and sending each one once.
+"""Finds which digest is due to whom, and sends each one once.
 
 Select what a digest covers, claim its row in the email log, render and send it, and
-record the outcome in the row. The row decides between two workers:
-recipient, digest and period together are unique.
+record the outcome in the row. Recipient, digest and period are unique together, so
+only one of two workers gets the row.
 """
 
 import logging
@@ -35,8 +35,7 @@ logger = logging.getLogger(__name__)
 # email takes no longer than a few of the mail server's timeouts.
 CLAIM_TIMEOUT = timedelta(minutes=15)
 
-# The limits of one email, however much there is: this many requests, and this many
-# characters of each text.
+# The limits of one email: this many requests, and this many characters of each text.
 SHOWN = 25
 TEXT = 500
 
@@ -63,10 +62,10 @@ class Outcome:
 
 
 def due_to_moderators() -> Iterator[Email]:
-    """What waits for the team, for each who has not been told of the newest."""
+    """Yield what waits for the team, for everyone not yet told of the newest."""
     waiting = PrayerRequest.objects.waiting()
-    # As waiting_since has it. Asked before the rest, so that what arrives in between is
-    # told of once more.
+    # As in waiting_since. Queried first, so that what arrives in between is reported
+    # again.
     since = Case(
         When(status__in=PrayerRequest.UNDECIDED, then="status_changed_at"),
         default="flagged_again_at",
@@ -93,7 +92,7 @@ def due_to_moderators() -> Iterator[Email]:
             yield Email(
                 recipient=recipient,
                 digest=Digest.MODERATOR,
-                # Not the time of sending: a redelivered task arrives at the same key.
+                # Not the time of sending: a redelivered task must get the same key.
                 period=newest.isoformat(),
                 covers_until=newest,
                 content={
@@ -107,13 +106,13 @@ def due_to_moderators() -> Iterator[Email]:
 
 
 def due_to_users(digest: Digest) -> Iterator[Email]:
-    """The responses to each subscriber's own requests since they were last told."""
+    """Yield the responses to each subscriber's requests since their last digest."""
     period = current_period(digest)
     for recipient, subscriptions in _subscribers(digest).items():
         since = _told_until(recipient, digest)
         if since is None:
-            # Nothing was due or went out yet since they subscribed, so that this
-            # misses no response from a day on which every attempt failed.
+            # Nothing has gone out since they subscribed. Counting from then misses
+            # no response from a day on which every attempt failed.
             since = min(each.created_at for each in subscriptions) - WINDOWS[digest]
         requests = (
             PrayerRequest.objects.filter(
@@ -141,7 +140,7 @@ def due_to_users(digest: Digest) -> Iterator[Email]:
 
 
 def current_period(digest: Digest) -> str:
-    """Today or this week, as the project's time zone has it."""
+    """Return today or this week, in the project's time zone."""
     today = timezone.localdate()
     if digest == Digest.WEEKLY:
         year, week, _ = today.isocalendar()
@@ -150,7 +149,7 @@ def current_period(digest: Digest) -> str:
 
 
 def deliver(emails: Iterable[Email], task_id: str) -> Outcome:
-    """Send each email that nobody else has claimed; a failure stops no other."""
+    """Send each email that nobody else has claimed; a failure does not stop others."""
     outcome = Outcome()
     for email in emails:
         log = claim(email, task_id)
@@ -159,7 +158,7 @@ def deliver(emails: Iterable[Email], task_id: str) -> Outcome:
         try:
             _send(email)
         except Exception as error:
-            # The log of the process names no addresses; the email log does.
+            # The process's log names no addresses; the email log does.
             logger.exception("Not sent: %s digest, email log %s", log.digest, log.pk)
             _finish(log, EmailLog.Status.FAILED, f"{type(error).__name__}: {error}")
             outcome.failed += 1
@@ -170,7 +169,7 @@ def deliver(emails: Iterable[Email], task_id: str) -> Outcome:
 
 
 def claim(email: Email, task_id: str) -> EmailLog | None:
-    """Write down that the email is about to be sent, or None if it is not ours."""
+    """Record that the email is about to be sent; return None if it is not ours."""
     claimed = {
         "status": EmailLog.Status.SENDING,
         "covers_until": email.covers_until,
@@ -185,7 +184,7 @@ def claim(email: Email, task_id: str) -> EmailLog | None:
     )
     if created:
         return log
-    # Only failed ones are tried again, by whoever gets there first.
+    # Only failed emails are sent again, by whoever gets there first.
     reclaimed = EmailLog.objects.filter(
         pk=log.pk, status=EmailLog.Status.FAILED
     ).update(**claimed, attempts=F("attempts") + 1, updated_at=claimed["claimed_at"])
@@ -193,10 +192,10 @@ def claim(email: Email, task_id: str) -> EmailLog | None:
 
 
 def give_up_cut_off(digest: Digest, task_id: str) -> None:
-    """Mark what a task left in the middle of sending: nobody knows if it went out.
+    """Mark emails whose task was cut off: nobody knows if they went out.
 
-    Either this very task did, and is delivered again, or it was long ago. (A retry has
-    the same task id too, but ends each of its rows before it is retried.)
+    Either it was this task, now redelivered, or another one long ago. (A retry has the
+    same task id too, but has already recorded the outcome of each of its rows.)
     """
     now = timezone.now()
     cut_off = Q(claimed_at__lt=now - CLAIM_TIMEOUT)
@@ -226,7 +225,7 @@ def _send(email: Email) -> None:
         rendered.subject,
         rendered.text,
         to=[email.recipient],
-        # Keeps out-of-office replies away.
+        # Prevents out-of-office replies.
         headers={"Auto-Submitted": "auto-generated"},
     )
     message.attach_alternative(rendered.html, "text/html")
@@ -257,7 +256,7 @@ def _subscribers(
 
 
 def _told_until(recipient: str, digest: Digest) -> datetime | None:
-    """Return up to when the recipient was told; only what failed does not count."""
+    """Return the end of what the recipient's digests cover, without failed ones."""
     return (
         EmailLog.objects.filter(recipient=recipient, digest=digest)
         .exclude(status=EmailLog.Status.FAILED)
@@ -280,7 +279,7 @@ def _describe(request: PrayerRequest) -> dict[str, Value]:
 
 
 def _link(page: str, *args: int) -> str:
-    """Return the address of a page of the admin; "" where no SITE_URL is known."""
+    """Return the URL of an admin page, or "" without a SITE_URL."""
     if not settings.SITE_URL:
         return ""
     path = reverse(f"admin:prayer_room_api_prayerrequest_{page}", args=args)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 class BodyTooLarge(APIException):
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
-    default_detail = "The body of the request is too large."
+    default_detail = "The request body is too large."
     default_code = "too_large"
 
 
@@ -30,7 +30,7 @@ class DatabaseAway(APIException):
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Answer a view's exception; None if the fault is ours."""
+    """Return the answer to a view's exception, or None if the fault is ours."""
     answer = error
     if isinstance(error, RequestDataTooBig):
         answer = BodyTooLarge()

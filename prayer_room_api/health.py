@@ -13,7 +13,7 @@ def health_middleware(get_response: GetResponse) -> GetResponse:
     """Answer /healthz: 200 if the database answers, 503 if it does not.
 
     It is the first middleware, because a container's health check uses neither a host
-    name in ALLOWED_HOSTS nor https, and those further in check both.
+    name in ALLOWED_HOSTS nor https, and later middleware checks both.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

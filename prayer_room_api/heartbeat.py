@@ -1,9 +1,9 @@
-"""Whether a worker is there, without asking one.
+"""Tells whether a worker is up, without asking one.
 
 Every few seconds a worker records that it is connected to the broker. The web
-process only reads that, so it never waits for a broker and nobody can flood one by
-opening a page. `control.ping()` would do both: on the file-system broker it takes more
-than half a second, and where the broker is gone it does not come back.
+process only reads that, so it never waits for a broker, and nobody can flood one by
+opening a page. `control.ping()` would allow both: it takes more than half a second on
+the file-system broker, and never returns if the broker is gone.
 """
 
 import logging
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 # Celery sends its own heartbeat every 2 seconds; not every one is worth a write.
 WRITE_EVERY = 10  # seconds
-# Three of them missing.
+# Three missed writes.
 SILENT_AFTER = 3 * WRITE_EVERY
 
 
 class Recorder:
-    """Record some of the heartbeats of this process's worker."""
+    """Records some of the heartbeats of this process's worker."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -35,7 +35,7 @@ class Recorder:
         try:
             record()
         except Error as error:
-            # No reason for a worker to stop, nor to say so every few seconds.
+            # No reason to stop the worker, or to log it every few seconds.
             if not self._failing:
                 logger.warning("The heartbeat was not recorded: %s", error)
             self._failing = True
@@ -48,7 +48,7 @@ class Recorder:
 
 
 def record() -> None:
-    """Say that a worker is there now."""
+    """Record that a worker is up now."""
     from .models import WorkerHeartbeat
 
     now = timezone.now()
@@ -57,14 +57,14 @@ def record() -> None:
 
 
 def last_seen() -> datetime | None:
-    """Return when a worker last said that it is there."""
+    """Return when a worker last reported."""
     from .models import WorkerHeartbeat
 
     return WorkerHeartbeat.objects.values_list("seen_at", flat=True).first()
 
 
 def listen() -> None:
-    """Have the worker call a recorder; any other process has no heartbeats."""
+    """Let the worker call a recorder; other processes have no heartbeats."""
     heartbeat_sent.connect(
         Recorder(), weak=False, dispatch_uid="prayer_room_api.heartbeat"
     )

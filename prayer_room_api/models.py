@@ -18,7 +18,7 @@ from .text import validate_visible
 
 logger = logging.getLogger(__name__)
 
-# Either of them shows all requests in the admin.
+# Either one shows all requests in the admin.
 READ_REQUESTS = (
     "prayer_room_api.view_prayerrequest",
     "prayer_room_api.change_prayerrequest",
@@ -26,26 +26,26 @@ READ_REQUESTS = (
 
 
 def may_read_requests(user: AbstractBaseUser | AnonymousUser) -> bool:
-    """Whether they may read what is not public: in the API, and in a digest."""
+    """Whether the user may read what is not public, in the API and in digests."""
     return user.is_staff and any(map(user.has_perm, READ_REQUESTS))
 
 
 class TransitionRefusedError(Exception):
-    """A request cannot go from its status to the one asked for."""
+    """A request cannot change from its status to the requested one."""
 
 
 class PrayerRequestQuerySet(models.QuerySet["PrayerRequest"]):
-    """Requests, as the team looks for them."""
+    """Prayer requests, with the team's query."""
 
     def waiting(self) -> PrayerRequestQuerySet:
-        """Return the requests that wait for a decision of the team."""
+        """Return the requests that wait for the team's decision."""
         return self.filter(
             Q(status__in=PrayerRequest.UNDECIDED) | Q(flagged_again_at__isnull=False)
         )
 
 
 class PrayerRequest(models.Model):
-    """What somebody asks the prayer room to pray, or to give thanks, for."""
+    """What somebody asks the prayer room to pray or give thanks for."""
 
     class Kind(models.TextChoices):
         PRAYER = "prayer"
@@ -57,7 +57,7 @@ class PrayerRequest(models.Model):
         FLAGGED = "flagged"
         ARCHIVED = "archived"
 
-    # Each status, with those it can be reached from.
+    # Each status, with those that it can follow.
     SOURCES: ClassVar[dict[str, frozenset[str]]] = {
         Status.APPROVED: frozenset({Status.PENDING, Status.FLAGGED, Status.ARCHIVED}),
         Status.ARCHIVED: frozenset({Status.PENDING, Status.APPROVED, Status.FLAGGED}),
@@ -142,12 +142,12 @@ class PrayerRequest(models.Model):
     def move_to(self, status: str) -> None:
         """Approve or archive the request, or raise `TransitionRefusedError`.
 
-        To approve one that was flagged again is to keep it on the list.
+        Approving one that was flagged again keeps it on the list.
         """
         sources = Q(status__in=self.SOURCES.get(status, frozenset()))
         if status == self.Status.APPROVED:
             sources |= Q(flagged_again_at__isnull=False)
-        # One statement: if two people decide at once, only the first one does.
+        # One statement: nobody can decide between the check and the update.
         if not self._update(
             sources,
             status=status,
@@ -203,7 +203,7 @@ class PrayerRequest(models.Model):
         return bool(updated)
 
     def respond(self, text: str, by: models.Model) -> None:
-        """Set the team's response; saving it is up to the caller."""
+        """Set the team's response; the caller saves it."""
         self.response = text
         self.responded_at = timezone.now()
         self.responded_by = by
@@ -218,10 +218,10 @@ class Digest(models.TextChoices):
 
 
 class DigestSubscriptionQuerySet(models.QuerySet["DigestSubscription"]):
-    """Subscriptions, as the digests look for them."""
+    """Subscriptions, with the digests' query."""
 
     def reachable(self) -> DigestSubscriptionQuerySet:
-        """Return the subscriptions of those whom an email reaches."""
+        """Return the subscriptions of active users with an email address."""
         return self.filter(user__is_active=True).exclude(user__email="")
 
 
@@ -250,7 +250,7 @@ class DigestSubscription(models.Model):
         return f"{self.user}: {self.digest}"
 
     def clean(self) -> None:
-        """Refuse what would never be sent."""
+        """Refuse a subscription that would never be sent."""
         if self.user_id is None:
             return
         if not self.user.email:
@@ -276,7 +276,7 @@ class EmailTemplate(models.Model):
         return self.get_digest_display()
 
     def clean(self) -> None:
-        """Refuse what cannot be rendered, while its author is looking."""
+        """Refuse what cannot be rendered, while its author can still fix it."""
         if problem := rendering.check(self.digest, self.subject, self.body):
             raise ValidationError(problem)
 
@@ -289,7 +289,7 @@ class EmailTemplate(models.Model):
         Args:
             digest: which one.
             content: what the template can show.
-            note: goes below it, whatever the template.
+            note: a paragraph below it, whatever the template.
         """
         template = cls.objects.filter(digest=digest).first()
         if template is not None:
@@ -304,13 +304,13 @@ class EmailTemplate(models.Model):
 
 
 class EmailLog(models.Model):
-    """Each digest to each recipient: claimed before it is sent, and what came of it."""
+    """Each digest to each recipient: claimed before it is sent, then its outcome."""
 
     class Status(models.TextChoices):
         SENDING = "sending"
         SENT = "sent"
         FAILED = "failed"
-        # Cut off between claiming and sending, or between sending and saying so.
+        # Cut off between claiming and sending, or between sending and recording it.
         UNKNOWN = "unknown"
 
     recipient = models.EmailField()

@@ -1,7 +1,7 @@
-"""The page at `/`: what runs here, and what is known of how it runs.
+"""The page at `/`: what runs here, and what is known about it.
 
-Anyone can see it. So it shows no address, no name, and no version unless the reader is
-on the team. It costs a few queries, and waits for nothing but the database.
+Anyone can see it, so it shows no address, no name, and no version unless the reader is
+on the team. It costs a few queries, and waits only for the database.
 """
 
 import logging
@@ -32,7 +32,7 @@ REQUESTS = 5
 DIGESTS = 8
 PACKAGES = ("Django", "celery", "django-celery-beat", "django-prodserver")
 
-# The page has its style inline, and loads nothing from anywhere.
+# The page's style is inline, and it loads nothing.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -47,7 +47,7 @@ DIGESTS_IN_WORDS = {
 
 @dataclass(frozen=True)
 class State:
-    """What is known of a process: in a word, and how it is known."""
+    """What is known about a process, in a word, and from what evidence."""
 
     level: str  # "good", "bad" or "unknown"
     label: str
@@ -73,11 +73,11 @@ class Moment:
 @require_safe
 @never_cache
 def page(request: HttpRequest) -> HttpResponse:
-    """Show the page, or say in a line why there is none."""
+    """Show the page, or one line that says why there is none."""
     try:
         content = _content(request, timezone.now())
     except Error as error:
-        logger.error("The page cannot be made: %s", error)
+        logger.error("The page cannot be shown: %s", error)
         return HttpResponse(
             "The database does not answer, or nobody has run `manage.py migrate`.\n",
             content_type="text/plain",
@@ -89,7 +89,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 def _content(request: HttpRequest, now: datetime) -> dict[str, object]:
-    """Ask the database for everything, so that the template asks for nothing."""
+    """Query everything here, so that the template queries nothing."""
     found = schedules.all_schedules(now)
     return {
         "processes": list(_processes(request, found, now)),
@@ -124,7 +124,7 @@ def _processes(
             yield Process(
                 name,
                 "Celery worker",
-                "Runs the tasks: it sends the digests.",
+                "Runs the tasks, which send the digests.",
                 worker_state(heartbeat.last_seen(), now),
             )
         elif program == "CeleryBeat":
@@ -145,15 +145,15 @@ def _processes(
 
 
 def web_state(server: str, server_here: str) -> State:
-    """Tell whether the entry's program is the one that answers right now."""
-    # runserver and other development servers serve the page as well.
+    """Tell whether the entry's server is the one that is answering now."""
+    # runserver and other development servers can serve the page too.
     if server and server in server_here.lower():
         return State("good", "Running", "It just served this page.")
     return State("unknown", "Not known", "Another server served this page.")
 
 
 def worker_state(seen: datetime | None, now: datetime) -> State:
-    """Tell from the heartbeat whether a worker is there."""
+    """Tell from the heartbeat whether a worker is up."""
     if seen is None:
         return State("unknown", "Not seen yet", "No worker has reported yet.")
     if now - seen > timedelta(seconds=heartbeat.SILENT_AFTER):
@@ -180,8 +180,8 @@ def beat_state(found: list[Schedule], now: datetime) -> State:
         latest = max(late, key=lambda each: each.next_run)
         missed = f"{latest.name} was due {ago(latest.next_run, now)}."
         if last and last > latest.next_run:
-            # Releases that load the schedules of the next hours only skip a daily one
-            # whose hour has gone by while beat was away.
+            # Releases that load only the schedules of the nearby hours skip a daily one
+            # whose hour passed while beat was down.
             return State("bad", "Behind", f"{seen}; but {missed}")
         return State("bad", "Late", f"{missed} {seen}.".removesuffix(" ."))
     if last:
@@ -202,7 +202,7 @@ def beat_state(found: list[Schedule], now: datetime) -> State:
 
 
 def _digests(now: datetime) -> list[dict[str, object]]:
-    """Return the last digests, the same one to several people as one."""
+    """Return the latest digests; one sent to several people is one entry."""
     sent = (
         EmailLog.objects.order_by()
         .values("digest", "period", "status")
@@ -226,18 +226,18 @@ def _due(at: datetime, now: datetime) -> Moment:
 
 
 def _may_see_versions(request: HttpRequest) -> bool:
-    """Whether the reader may see versions, and with them which known holes to try."""
+    """Whether to show versions, which tell a reader which known holes to try."""
     return settings.DEBUG or request.user.is_staff
 
 
 def _versions() -> dict[str, str]:
-    # Its own number, which works in a clone that is not installed too.
+    # From the module: a clone need not be installed.
     own = {"prodserver-celery5": prodserver_celery5.__version__}
     return {package: version(package) for package in PACKAGES} | own
 
 
 def moment(at: datetime, now: datetime) -> Moment:
-    """Return a time with its distance in words."""
+    """Return a time, and how far away it is in words."""
     return Moment(at, ago(at, now))
 
 

@@ -5,7 +5,7 @@ from rest_framework.parsers import JSONParser
 
 
 class BoundedJSONParser(JSONParser):
-    """JSON, refused if it is nested too deeply for Python's own parser."""
+    """Parses JSON, and refuses what is nested too deeply for Python's parser."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a body."""

@@ -1,7 +1,7 @@
-"""From a template in Markdown to an email's subject, plain text and HTML.
+"""Renders a Markdown template as an email's subject, plain text and HTML.
 
-What people wrote is never markup: in the HTML part its special characters are character
-references, which neither Markdown nor a browser takes for anything else.
+What people wrote is never markup: in the HTML part, its special characters become
+character references, which neither Markdown nor a browser takes for markup.
 """
 
 import re
@@ -18,16 +18,16 @@ from markdown import markdown
 Value: TypeAlias = "str | int | list[dict[str, Value]]"
 Content: TypeAlias = dict[str, Value]
 
-# Without loaders, and with no objects but text: a template can read its digest, and
+# Without loaders, and with plain data only: a template can read its digest, and
 # nothing else in the project.
 _ENGINE = Engine(autoescape=False)
 
-# All ASCII that can be markup; a full stop can after a digit: "1. one".
+# All ASCII that can be markup, including a full stop after a digit: "1. one".
 _MARKUP = re.compile(r"(?<=[0-9])\.|[^\x80-\U0010ffffA-Za-z0-9 ,.?!:;/]")
 
-# Of what people wrote, in the plain text: mail programs need not break a line.
+# Wraps what people wrote, in the plain text: not every mail program wraps lines.
 _WIDTH = 72  # columns
-# A word that is longer is broken. Addresses of pages are not so long.
+# Longer words are broken; few URLs are that long.
 _LONG_WORD = re.compile(r"\S{150}")
 
 _SAMPLE_REQUEST: dict[str, Value] = {
@@ -64,10 +64,10 @@ def render(subject: str, body: str, content: Content, note: str = "") -> Rendere
     """Render a digest.
 
     Args:
-        subject: a Django template of one line.
+        subject: a Django template for one line.
         body: a Django template in Markdown.
         content: what the templates can show.
-        note: a paragraph of Markdown, below all that the templates make.
+        note: a paragraph of Markdown, below the body.
     """
     plain = Context(_map(_plain, content), autoescape=False)
     inline = Context(_map(_html, content), autoescape=False)
@@ -87,7 +87,7 @@ def render(subject: str, body: str, content: Content, note: str = "") -> Rendere
 
 
 def check(digest: str, subject: str, body: str) -> str | None:
-    """Say what is wrong with a template, if anything is."""
+    """Return what is wrong with a template, or None."""
     if digest not in _SAMPLES:
         return None
     try:

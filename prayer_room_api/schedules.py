@@ -1,6 +1,6 @@
-"""What the schedules in the database say, and what they say about beat.
+"""Reads the schedules in the database, and what they say about beat.
 
-beat answers nobody. All we know is which runs it has recorded, and which ones it
+beat answers no questions. All we know is which runs it has recorded, and which ones it
 should have started by now.
 """
 
@@ -13,7 +13,7 @@ from django_celery_beat.models import PeriodicTask
 
 from .celery import app
 
-# beat sees a change of a schedule up to 5 minutes late; before that nothing is wrong.
+# beat can take 5 minutes to notice a changed schedule; until then nothing is wrong.
 GRACE = timedelta(minutes=5)
 
 
@@ -24,7 +24,7 @@ class Schedule:
     enabled: bool
     last_run: datetime | None
     next_run: datetime | None
-    # Why there is no next run, if there is none.
+    # Why there is no next run, or empty.
     note: str = ""
 
     def is_overdue(self, now: datetime) -> bool:
@@ -65,19 +65,19 @@ def _read(task: PeriodicTask, now: datetime) -> Schedule:
 
 
 def _next_run(task: PeriodicTask, now: datetime) -> datetime:
-    """Return when the schedule is due; in the past if that has not been seen yet."""
+    """Return when the schedule is due; in the past if that run is not recorded yet."""
     if task.start_time and now < task.start_time:
-        # The older releases start every kind exactly then.
+        # Older releases start every kind of schedule exactly then.
         due_from = getattr(task, "due_start_time", lambda zone: task.start_time)
         return due_from(app.timezone)
     if task.start_time and task.last_run_at is None:
-        # beat does not wait for the schedule's own time after that.
+        # After that, beat does not wait for the schedule's own time.
         return max(task.start_time, task.date_changed)
     schedule = task.schedule
-    # As beat's ModelEntry has it: what never ran counts from when it was changed.
+    # As in beat's ModelEntry: what never ran counts from its last change.
     since = task.last_run_at or task.date_changed
     remaining = schedule.remaining_estimate(since.astimezone(schedule.tz))
-    # The schedule has a clock of its own, some microseconds ahead of ours.
+    # The schedule asks the clock itself, some microseconds after us.
     return (now + remaining + timedelta(seconds=0.5)).replace(microsecond=0)
 
 
@@ -89,9 +89,9 @@ def _in_words(scheduler: Model | None) -> str:
     if scheduler is None:
         return "no schedule"
     try:
-        # Only crontabs have it, and not in the older releases.
+        # Only crontabs have it, and only in newer releases.
         words = str(getattr(scheduler, "human_readable", scheduler))
     except Exception:
-        # The library that puts it in words does not know everything Celery takes.
+        # The library behind it does not know everything that Celery accepts.
         words = str(scheduler)
     return words.removesuffix(f" {settings.TIME_ZONE}")

@@ -4,7 +4,7 @@ from .models import PrayerRequest
 
 
 class PublicSerializer(serializers.ModelSerializer):
-    """What everybody sees, and what anyone may post."""
+    """What anyone can read and post."""
 
     class Meta:
         model = PrayerRequest
@@ -13,7 +13,7 @@ class PublicSerializer(serializers.ModelSerializer):
 
 
 class StaffSerializer(serializers.ModelSerializer):
-    """All of a request, for the team."""
+    """The whole request, for the team."""
 
     author = serializers.StringRelatedField()
     responded_by = serializers.StringRelatedField()
@@ -35,7 +35,7 @@ class StaffSerializer(serializers.ModelSerializer):
 
 
 class ResponseSerializer(serializers.ModelSerializer):
-    """The team's answer, which may not be empty."""
+    """The team's answer, which must not be empty."""
 
     class Meta:
         model = PrayerRequest

@@ -1,4 +1,4 @@
-"""Settings by environment; without any, everything lives below `var/`."""
+"""Settings from environment variables; without any, all data lives in `var/`."""
 
 from contextlib import suppress
 from importlib.util import find_spec
@@ -26,26 +26,26 @@ if not SECRET_KEY:
         )
     SECRET_KEY = "django-insecure-for-debug-on-your-own-machine-only"  # noqa: S105 - no secret
 
-# Empty, it allows localhost when DEBUG is on, and nothing when it is off.
+# If empty, Django allows localhost when DEBUG is on, and nothing when it is off.
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
-# How many proxies stand in front and write X-Forwarded-For and -Proto: Dokku's nginx
-# is one. With 0 neither header is trusted. With more than there are, anyone can choose
-# the address they are throttled by, and whether they came by https.
+# How many proxies in front write X-Forwarded-For and -Proto: Dokku's nginx is one. With
+# 0, neither header is trusted. If it is too high, anyone can choose the address they
+# are throttled by, and claim to use https.
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
-# Off by default: the API answers plain http on localhost without DEBUG as well.
+# Off by default, so that the API answers plain http on localhost without DEBUG too.
 HTTPS_ONLY = env.bool("HTTPS_ONLY", default=False)
 SECURE_SSL_REDIRECT = HTTPS_ONLY
 SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60 if HTTPS_ONLY else 0
-# Subdomains and the preload list are for the owner of the domain to decide.
+# Subdomains and the preload list are for the domain's owner to decide.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
-# The longest text that is valid, a response, has 4,000 characters: 48 KB, escaped.
+# The longest valid text, a response, has 4,000 characters: 48 KB when escaped.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 128 * 1024
 
 AUTHENTICATION_BACKENDS = ["prayer_room_api.throttling.PasswordBackend"]
@@ -109,12 +109,12 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env.str("TIME_ZONE", default="Europe/London")
 USE_TZ = True
 
-# Errors reach stderr without DEBUG too, where Django would mail them to nobody. The
-# root logger is left alone: in a worker and in beat it is Celery's.
+# Errors go to stderr without DEBUG too; Django would mail them, to nobody. The root
+# logger is left alone: in a worker and in beat it is Celery's.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    # As Celery writes the lines of the other processes.
+    # Celery's format, so that the lines of all processes look alike.
     "formatters": {
         "timed": {"format": "[{asctime}: {levelname}] {message}", "style": "{"}
     },
@@ -144,8 +144,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         # or not, when another one wrote in between; so each takes its turn at BEGIN.
         DATABASES["default"]["OPTIONS"].setdefault("transaction_mode", "IMMEDIATE")
 
-# The throttles count in it, and all web processes have to count together. The default
-# of 300 entries would let a few hundred addresses push each other out.
+# The throttles count in it, and all web processes must share the counts. With the
+# default of 300 entries, a few hundred addresses would push each other out.
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.db.DatabaseCache",
@@ -154,15 +154,15 @@ CACHES = {
     }
 }
 
-# Not BigAutoField, for django-celery-beat's older releases, which do not choose one
-# and would be found to lack migrations. This project's own app chooses it.
+# Not BigAutoField: older releases of django-celery-beat choose none, so they would seem
+# to lack migrations. This project's own app does choose it.
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 
 # --- Email ----------------------------------------------------------------------
 
-# Without EMAIL_URL and DEBUG it is Django's own default, a mail server on this machine.
-# Where there is none each email is logged as failed and tried again, whereas the
-# console would have it logged as sent although nobody received it.
+# Without EMAIL_URL and DEBUG, use Django's own default, a mail server on this machine.
+# If there is none, each email is logged as failed and tried again. The console would
+# have it logged as sent, although nobody received it.
 _email = env.email_url_config(
     env.str("EMAIL_URL", default="")
     or ("consolemail://" if DEBUG else "smtp://localhost:25")
@@ -171,7 +171,7 @@ _email["EMAIL_TIMEOUT"] = 20
 if django.VERSION < (6, 1):
     vars().update({name: _email[name] for name in _email if name != "OPTIONS"})
 else:
-    # MAILERS replaces the EMAIL_ settings; each backend wants its own options only.
+    # MAILERS replaces the EMAIL_ settings; each backend accepts only its own options.
     _options = {
         "smtp": {
             "host": "EMAIL_HOST",
@@ -230,13 +230,13 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
     "PAGE_SIZE": 20,
-    # Each address, or each user who is logged in.
+    # For each address, or each logged-in user.
     "DEFAULT_THROTTLE_RATES": {
         "submit": env.str("THROTTLE_SUBMIT", default="") or "20/hour",
         "flag": env.str("THROTTLE_FLAG", default="") or "30/hour",
         # Invalid attempts to post or flag.
         "refused": env.str("THROTTLE_REFUSED", default="") or "100/hour",
-        # Wrong ones, in the admin and in the API.
+        # Wrong passwords, in the admin and in the API.
         "password": env.str("THROTTLE_PASSWORD", default="") or "20/hour",
     },
     "NUM_PROXIES": TRUSTED_PROXIES,
@@ -279,7 +279,7 @@ if not SITE_URL and DEBUG:
 elif not SITE_URL and ALLOWED_HOSTS and ALLOWED_HOSTS[0][0] not in "*.":
     SITE_URL = f"https://{ALLOWED_HOSTS[0]}"
 
-# django-prodserver 3 moved its servers; the old path warns there.
+# django-prodserver 3 moved its servers; the old path gives a warning.
 _servers = "django_prodserver.backends"
 if find_spec(f"{_servers}.servers"):
     _servers += ".servers"
@@ -295,9 +295,9 @@ PRODUCTION_PROCESSES = {
             # thread; a sync worker would answer nobody else meanwhile.
             "worker-class": "gthread",
             "threads": env.int("WEB_THREADS", default=80),
-            # For a worker that hangs completely, not for a request.
+            # Replaces a worker that hangs completely; does not limit a request.
             "timeout": env.int("WEB_TIMEOUT", default=30),
-            # Ends any leak; not at the same time in all workers.
+            # Ends any leak; the jitter keeps workers from restarting together.
             "max-requests": _max_requests,
             "max-requests-jitter": _max_requests // 2,
         },
@@ -307,7 +307,7 @@ PRODUCTION_PROCESSES = {
         "APP": "prayer_room_api",
         "ARGS": {
             "loglevel": "INFO",
-            # None leaves it to Celery: one child for each core.
+            # None leaves it to Celery: one child per core.
             "concurrency": env.int("WORKER_CONCURRENCY", default=None),
         },
     },
@@ -323,12 +323,12 @@ PRODUCTION_PROCESSES = {
     },
 }
 
-# What a probe reads. Two workers in one folder would get in each other's way, so set it
-# only on a platform where each has its own file system.
+# The files that a probe reads. Two workers in one folder would get in each other's way,
+# so set it only on a platform where each has its own file system.
 if _folder := env.str("HEARTBEAT_FOLDER", default=""):
     for _name in ("worker", "beat"):
         PRODUCTION_PROCESSES[_name]["HEARTBEAT_FILE"] = f"{_folder}/{_name}.heartbeat"
 
-# For a platform that kills: a few seconds less than it waits after SIGTERM.
+# A few seconds less than the platform waits between SIGTERM and SIGKILL.
 if _grace := env.float("WORKER_GRACE_SECONDS", default=None):
     PRODUCTION_PROCESSES["worker"]["GRACE_SECONDS"] = _grace

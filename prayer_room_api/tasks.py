@@ -9,8 +9,8 @@ from .models import Digest
 logger = logging.getLogger(__name__)
 
 # Acknowledged when done, so that the broker redelivers a digest if its worker dies; the
-# email log makes sure that nobody receives it twice. (The file-system broker keeps
-# nothing that a killed worker held.) The results only go into the log.
+# email log makes sure that nobody receives it twice. (The file-system broker loses what
+# a killed worker held.) The results only go to the log.
 DIGEST = {
     "bind": True,
     "acks_late": True,
@@ -22,19 +22,19 @@ FIRST_RETRY, LONGEST_RETRY = 30, 15 * 60  # seconds
 
 
 class DigestIncompleteError(Exception):
-    """Some recipients could not be sent their digest; the email log says why."""
+    """Some recipients were not sent their digest; the email log says why."""
 
 
-# The schedules in the database know the tasks by these names.
+# The schedules in the database use these names.
 @shared_task(name="prayer_room_api.tasks.send_moderator_digest", **DIGEST)
 def send_moderator_digest(self: Task) -> int:
-    """Tell the team of pending and flagged requests, if there is anything new."""
+    """Tell the team about pending and flagged requests, if anything is new."""
     return _send(self, Digest.MODERATOR, digests.due_to_moderators)
 
 
 @shared_task(name="prayer_room_api.tasks.send_user_digest", **DIGEST)
 def send_user_digest(self: Task, frequency: str) -> int:
-    """Tell people of responses to their own requests, "daily" or "weekly"."""
+    """Tell people about responses to their requests, "daily" or "weekly"."""
     if frequency not in digests.WINDOWS:
         accepted = " or ".join(f'"{each}"' for each in digests.WINDOWS)
         raise ValueError(f"frequency is {frequency!r}; it must be {accepted}.")

@@ -1,19 +1,19 @@
-"""What people write must be visible, and show as it is written."""
+"""Makes sure that what people write is visible, and shows as it is written."""
 
 import re
 from unicodedata import category
 
 from django.core.exceptions import ValidationError
 
-# All characters with Unicode's property Bidi_Control: after one of them, a line can
-# show as something other than what is written.
+# Unicode's Bidi_Control characters: after one, a line can show as something other than
+# what is written.
 _BIDI_CONTROL = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
-# Letters and a symbol without ink: the fillers of Hangul, and Braille's empty cell.
+# Blank letters and a blank symbol: Hangul's fillers, and Braille's empty cell.
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 
-# Control, format, private and unassigned characters, marks that need a letter to stand
-# on, and separators.
+# Control, format, private and unassigned characters, marks that need a base letter, and
+# separators.
 _INVISIBLE = ("C", "M", "Z")
 
 

@@ -1,7 +1,7 @@
-"""How often one address may do what costs the site something.
+"""Limits how often one address may do what costs the site something.
 
-The counts are in Django's default cache, here a table of the database, so all gunicorn
-workers, and all machines with a web process, count together.
+The counts are in Django's default cache, here a database table, so all gunicorn
+workers on all machines share them.
 """
 
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -14,14 +14,14 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 
-# A customer has a network at least this large, and any address in it.
+# A customer gets a network at least this large, and can use any address in it.
 IPV6_NETWORK = 64
 
 
 class Quota(SimpleRateThrottle):
     """A rate that is checked before a request is handled, and counted afterwards.
 
-    The outcome of the request decides which quota it uses up.
+    The outcome of the request decides which quota it counts against.
 
     Args:
         scope: a key of `DEFAULT_THROTTLE_RATES`.
@@ -32,22 +32,22 @@ class Quota(SimpleRateThrottle):
         super().__init__()
 
     def get_cache_key(self, request: HttpRequest | Request, view: object | None) -> str:
-        """Count by user, and by address where there is none.
+        """Count by user, or by address if nobody is logged in.
 
         Args:
-            request: who asks.
-            view: what they ask; None while they log in, and are not known yet.
+            request: whose user or address counts.
+            view: its view; None during a login, before the user is known.
         """
         known = view is not None and request.user.is_authenticated
         ident = request.user.pk if known else self.get_ident(request)
         return self.cache_format % {"scope": self.scope, "ident": ident}
 
     def get_ident(self, request: HttpRequest | Request) -> str:
-        """Return the address; of an IPv6 address, its network."""
+        """Return the IPv4 address, or the IPv6 address's network."""
         try:
             address = ip_address(super().get_ident(request))
         except ValueError:
-            # Not how a proxy should report an address: all of these share one quota.
+            # The proxy reported no valid address: all of these share one quota.
             return request.META["REMOTE_ADDR"]
         if isinstance(address, IPv6Address):
             mapped = address.ipv4_mapped
@@ -59,14 +59,14 @@ class Quota(SimpleRateThrottle):
         return True
 
     def count(self) -> None:
-        """Count the request that was allowed before."""
+        """Count the request that was let through."""
         # Others may have been counted since.
         self.history = self.cache.get(self.key, [])
         super().throttle_success()
 
 
 class TooManyWrongPasswordsError(ValidationError):
-    """An address has used up its wrong passwords; a login form says so.
+    """An address has sent too many wrong passwords; a login form says so.
 
     Args:
         wait: seconds until it may try again.
@@ -78,7 +78,7 @@ class TooManyWrongPasswordsError(ValidationError):
 
 
 class PasswordBackend(ModelBackend):
-    """Django's own, with a limit for each address, in the admin and in the API."""
+    """Django's own, with a limit per address for the admin and the API together."""
 
     def authenticate(
         self,
@@ -87,7 +87,7 @@ class PasswordBackend(ModelBackend):
         password: str | None = None,
         **kwargs: Any,
     ) -> AbstractBaseUser | None:
-        """Check a password, unless too many from that address were wrong."""
+        """Check a password, unless its address has sent too many wrong ones."""
         wrong = Quota("password")
         # Without a request, nobody on the network is asking.
         if request is not None and not wrong.allow_request(request, None):

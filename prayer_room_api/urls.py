@@ -16,7 +16,7 @@ router.register("requests", PrayerRequestViewSet, basename="request")
 # /healthz is not here: it is a middleware, see health.py.
 urlpatterns = [
     path("", page, name="page"),
-    # What a browser asks for by itself on the pages of the admin and the API.
+    # Browsers request this by themselves on the pages of the admin and the API.
     path("favicon.ico", icon),
     path("api/", include(router.urls)),
     path("admin/", admin.site.urls),

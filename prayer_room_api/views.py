@@ -28,7 +28,7 @@ class Conflict(APIException):
 
 
 class MayChange(DjangoModelPermissions):
-    """Each action of the team changes a request, as the admin's form does."""
+    """Requires the permission to change a request, as the admin's form does."""
 
     perms_map = {"POST": ["%(app_label)s.change_%(model_name)s"]}
 
@@ -47,12 +47,12 @@ class PrayerRequestViewSet(
     permission_classes = [IsAdminUser, MayChange]
     public_actions = frozenset({"create", "list", "retrieve", "flag"})
     throttle_scopes = {"create": "submit", "flag": "flag"}
-    # What a request uses up, once its outcome is known: see finalize_response.
+    # What a request can count against; its outcome decides: see finalize_response.
     quotas: list[Quota] = []
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        # Read the whole body before anything asks the database: a slow body then holds
-        # no connection to it, and one that is too large is not read.
+        # Read the whole body before any query: a slow body then holds no connection to
+        # the database, and one that is too large is not read.
         _ = request.body
         super().initial(request, *args, **kwargs)
 
@@ -88,7 +88,7 @@ class PrayerRequestViewSet(
         if self.action == "list":
             return requests.filter(status=self._status_asked_for())
         if self.action == "flag":
-            # Somebody may still have a page open that another one has just flagged.
+            # Somebody's open page may still show what another has just flagged.
             return requests.filter(status__in=[Status.APPROVED, Status.FLAGGED])
         if not may_read_requests(self.request.user):
             return requests.filter(status=Status.APPROVED)
@@ -142,5 +142,5 @@ class PrayerRequestViewSet(
         if asked not in Status.values:
             raise ValidationError({"status": f"Choose one of {', '.join(Status)}."})
         if asked != Status.APPROVED and not may_read_requests(self.request.user):
-            raise PermissionDenied("Only the team sees requests that are not approved.")
+            raise PermissionDenied("Only the team can see unapproved requests.")
         return Status(asked)

@@ -8,6 +8,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "prayer_room_api.settings")
 
 application = get_wsgi_application()
 
-# In a worker and in beat the root logger is Celery's. Here it is nobody's, and what the
-# project logs would come without its time.
+# In a worker and in beat, Celery sets up the root logger. Here nothing does, and the
+# project's log lines would have no time.
 logging.basicConfig(**settings.LOGGING["formatters"]["timed"])

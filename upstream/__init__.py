@@ -1,1 +1,1 @@
-"""The patches for django-prodserver, and what makes and proves them."""
+"""The patches for django-prodserver, and the program that makes and proves them."""

@@ -1,4 +1,4 @@
-"""`nox -s upstream`: make the patches as commits, and prove them."""
+"""Makes the patches as commits, and proves them: `nox -s upstream`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKS = {
 
 
 def run(folder: Path, words: str) -> str:
-    """Run a module of Python, and return its output."""
+    """Run a Python module, and return its output."""
     command = [sys.executable, "-m", *words.split()]
     done = subprocess.run(
         command, cwd=folder, text=True, capture_output=True, check=False
@@ -30,7 +30,7 @@ def run(folder: Path, words: str) -> str:
 
 
 def unpack(folder: Path) -> Repository:
-    """Fetch the newest source distribution, and make a git repository of it."""
+    """Download the newest source distribution, and make it a git repository."""
     said = run(folder, "pip download --no-deps --no-binary :all: django-prodserver")
     archive = next(folder.glob("*.tar.gz"), None)
     if not archive:
@@ -57,17 +57,17 @@ def passing(folder: Path, *, can_fail: bool = False) -> set[str]:
 
 
 def findings(folder: Path) -> set[str]:
-    """Return what upstream's checks find, without the lines where it is."""
+    """Return what upstream's checks find, without line numbers."""
     output = "\n".join(run(folder, words) for words in CHECKS.values())
     lines = re.findall(r"^\S+:\d.*|^Would reformat.*|.*No module named.*", output, re.M)
     return {re.sub(r":\d+(:\d+)?:", ":", line) for line in lines}
 
 
 def prove(repository: Repository) -> None:
-    """Make the commits, prove each on those before it, and print a line for each."""
+    """Make the commits, prove each on top of those before it, and print a table."""
     folder, git = repository.root, repository.git
     if git("status", "--porcelain"):
-        raise EditError(f"{folder} has changes that are not committed.")
+        raise EditError(f"{folder} has uncommitted changes.")
     known, found = passing(folder), findings(folder)
     head = ("", "lines", "files", "tests", "gone", "new", "failed before")
     rows = [head, ("before", "", "", len(known), "", "", "")]
@@ -87,11 +87,11 @@ def prove(repository: Repository) -> None:
         known, found = after, left
     for first, *rest in rows:
         print(f"{first:14}", *(f"{cell:>6}" for cell in rest))
-    print("Nothing new from", ", ".join(CHECKS))
+    print("No new findings from", ", ".join(CHECKS))
 
 
 def main() -> None:
-    """Take the clone that the command line names, or else the source distribution."""
+    """Use the clone named on the command line, or else the source distribution."""
     clone = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         try:

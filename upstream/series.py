@@ -1,4 +1,4 @@
-"""Makes each patch of `patches/` a commit in a copy of django-prodserver."""
+"""Turns each patch in `patches/` into a commit in a copy of django-prodserver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUPPORT = Path(__file__).parent / "support"
 
 
 class EditError(Exception):
-    """A script does not fit the file that it is for."""
+    """A patch cannot be made or proved."""
 
 
 def message(patch: Path) -> str:
@@ -30,8 +30,8 @@ def message(patch: Path) -> str:
 def scripts(patch: Path) -> Iterator[tuple[str, str, str]]:
     """Yield the path of each file, what its script fits, and the script.
 
-    What it fits is git's name of the contents, with `?` if not every version has them;
-    `new`; or nothing where an earlier patch has changed the file.
+    What it fits is the contents' git hash, with `?` if not every version has them;
+    `new`; or nothing, if an earlier patch has changed the file.
     """
     for part in re.split(r"^= ", patch.read_text(), flags=re.M)[1:]:
         heading, _, script = part.partition("\n")
@@ -40,13 +40,13 @@ def scripts(patch: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def edited(text: str, script: str) -> str:
-    """Return what a script of `diff -e` makes of a text: it goes from the end up."""
+    """Return a text edited by a `diff -e` script, which works from the end up."""
     lines = text.splitlines(keepends=True)
     rest = iter(script.splitlines(keepends=True))
     for line in rest:
         found = re.fullmatch(r"(\d+|\$)(?:,(\d+))?([acd])\n", line)
         if not found:
-            raise EditError(f"{line!r} is no command of ed's.")
+            raise EditError(f"{line!r} is not an ed command.")
         first, last, command = found.groups()
         start = len(lines) if first == "$" else int(first) - (command != "a")
         end = start if command == "a" else int(last or first)
@@ -55,15 +55,15 @@ def edited(text: str, script: str) -> str:
 
 
 class Repository:
-    """A git repository with the source of django-prodserver, in the folder `root`."""
+    """A git repository with django-prodserver's source, in the folder `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # The files as the scripts have made them, from the contents that they fit.
+        # The files as the scripts make them from the contents that they fit.
         self._made: dict[str, str] = {}
 
     def git(self, *words: str) -> str:
-        """Run git, and return what it printed."""
+        """Run git, and return its output."""
         done = subprocess.run(
             ["git", *words], cwd=self.root, text=True, capture_output=True, check=False
         )
@@ -101,7 +101,7 @@ class Repository:
         if path in self._made:
             before = self._made[path]
         elif fits not in ("new", blob(current)):
-            # A clone knows the contents of each file that it ever had.
+            # A clone still has every version of a file in its history.
             before = self.git("cat-file", "blob", fits)
         after = self._made[path] = edited(before, script)
         if current != before:
@@ -114,6 +114,6 @@ class Repository:
 
 
 def blob(text: str) -> str:
-    """Return git's name of a file's contents."""
+    """Return the git hash of a file's contents."""
     data = text.encode()
     return hashlib.sha1(b"blob %d\0%b" % (len(data), data)).hexdigest()  # noqa: S324

@@ -7,7 +7,7 @@ app=${1:-prayer-room}
 # During a deploy the old container keeps running for 60 seconds beside the new one. Of two
 # beats, one leads (LEADER_LOCK in the settings), so you need not disable any checks.
 
-# A worker ends when its tasks have; `docker stop` kills it after this many seconds.
+# A worker ends when its tasks are done; `docker stop` kills it after this many seconds.
 dokku ps:set "$app" stop-timeout-seconds 60
 # 5 s less: acks_late tasks must be back in the queue before the kill.
 dokku config:set --no-restart "$app" WORKER_GRACE_SECONDS=55

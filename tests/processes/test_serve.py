@@ -1,4 +1,4 @@
-"""`nox -s serve`: what somebody sees who has just cloned the project."""
+"""`nox -s serve`, as somebody sees it who has just cloned the project."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def env(tmp_path: Path) -> dict[str, str]:
 def serve(
     tmp_path: Path, env: dict[str, str], all_services: Services
 ) -> Iterator[StartedProcess]:
-    # Not files: a worker that reads a message before all of it is written ends with an
-    # error of kombu's file-system transport.
+    # Not the file system: kombu's transport raises, and ends the worker, if it reads a
+    # half-written message.
     env["REDIS_URL"] = all_services.server("redis").url()
     command = [sys.executable, "-m", "dev.serve"]
     with ExitStack() as stack:
         serve = StartedProcess(command, log=tmp_path / "log", cwd=ROOT, env=env)
         stack.enter_context(serve)
-        # Before its group is killed, which its children are not in.
+        # Stops it before its group is killed: its children are in other groups.
         stack.callback(serve.stop, timeout=60)
         yield serve
 
@@ -52,7 +52,7 @@ def serve(
 def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -> None:
     base = f"http://127.0.0.1:{env['PORT']}"
     serve.wait_for(f"{base}/ +what runs here", timeout=60)
-    # It is no sooner printed than it answers.
+    # The site answers by the time this is printed.
     with urllib.request.urlopen(f"{base}/healthz", timeout=20) as answer:
         assert answer.status == 200
 
@@ -61,7 +61,7 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
     assert "DeprecationWarning: The `prodserver`" not in serve.output
     assert "\x1b[" not in serve.output
 
-    # What it suggests can be typed as it is printed.
+    # Its suggestions can be typed as printed.
     typed = {"PATH": os.environ["PATH"], "DJANGO_SUPERUSER_PASSWORD": "amen"}
     for command, answers in (
         (
@@ -90,7 +90,7 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
     assert again.returncode == 1
     assert again.stdout == ""
     (line,) = again.stderr.splitlines()
-    assert line.startswith(f"Port {env['PORT']} of 127.0.0.1: Address already in use.")
+    assert line.startswith(f"Port {env['PORT']} on 127.0.0.1: Address already in use.")
 
     assert serve.stop(timeout=60) == 0
     serve.wait_for("web ended with 0, worker ended with 0, beat ended with 0")

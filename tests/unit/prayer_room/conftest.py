@@ -12,14 +12,14 @@ from rest_framework.test import APIClient
 
 from prayer_room_api.models import DigestSubscription, PrayerRequest
 
-# Celery 5.0 and 5.1 import it, and it warns of itself.
+# Celery 5.0 and 5.1 import it, and it warns that it is deprecated.
 PKG_RESOURCES = "ignore:pkg_resources is deprecated:UserWarning"
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def python(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the interpreter in an environment that says nothing but what is given."""
+    """Run Python in a minimal environment, plus the given variables."""
 
     def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -60,7 +60,7 @@ def may() -> Callable[..., None]:
 
 @pytest.fixture
 def newcomer(django_user_model):
-    """Staff whom nobody has given a permission yet."""
+    """A staff member without any permission yet."""
     return django_user_model.objects.create_user(
         "newcomer", "newcomer@example.org", "secret", is_staff=True
     )
@@ -98,7 +98,7 @@ def subscribe() -> Callable[..., None]:
 
 @pytest.fixture
 def answered(person, staff) -> Callable[..., PrayerRequest]:
-    """Make a request that the team has responded to just now."""
+    """Make a request that the team has just responded to."""
 
     def answered(author=person, response="We prayed.", **fields) -> PrayerRequest:
         request = PrayerRequest(author=author, text="For my neighbour", **fields)
@@ -110,7 +110,7 @@ def answered(person, staff) -> Callable[..., PrayerRequest]:
 
 
 class MailServer:
-    """The last boundary: what happens to an address when something is sent to it."""
+    """Stands in for a mail server, and does what a test sets for an address."""
 
     def __init__(self) -> None:
         self.on_send: dict[str, Callable[[], object]] = {}

@@ -93,7 +93,7 @@ LIST = f"{OURS}prayerrequest/"
 
 
 def read(answer) -> str:
-    """What a reader reads, on one line."""
+    """Return the text that a reader sees, on one line."""
     assert answer.status_code == 200
     text = re.sub(r"<[^>]*>", " ", answer.content.decode())
     return " ".join(html.unescape(text).split())
@@ -132,7 +132,7 @@ def listed(answer) -> list[str]:
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        # Who has waited longest comes first.
+        # The longest wait comes first.
         ({}, ["oldest", "flagged", "flagged again", "new"]),
         ({"show": "nonsense"}, ["oldest", "flagged", "flagged again", "new"]),
         ({"show": "archived"}, ["archived"]),
@@ -144,7 +144,7 @@ def listed(answer) -> list[str]:
                 *("archived", "approved"),
             ],
         ),
-        # Who looks for something looks for it everywhere.
+        # A search looks everywhere.
         ({"q": "archived"}, ["archived"]),
         ({"q": "archived", "show": "waiting"}, []),
     ],
@@ -190,13 +190,13 @@ def test_a_button_in_the_list(admin_client, one_of_each, status):
     (url,) = re.findall(rf'formaction="([^"]*/{new.pk}/make/{status}/[^"]*)"', page)
     assert admin_client.get(url).status_code == 405
     answer = admin_client.post(html.unescape(url))
-    # Back to what was being looked at.
+    # Back to the same list.
     assert answer["Location"] == f"{LIST}?kind__exact=prayer"
     new.refresh_from_db()
     assert new.status == status
     assert "It is new." in read(admin_client.get(LIST, {"show": "archived"}))
     history = read(admin_client.get(f"{LIST}{new.pk}/history/"))
-    assert f"Made {status}." in history
+    assert f"Marked {status}." in history
     again = admin_client.post(url, follow=True)
     assert f"A request that is {status} cannot become {status}." in read(again)
 

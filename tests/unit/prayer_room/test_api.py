@@ -126,7 +126,7 @@ def test_what_the_team_has_approved_after_a_flag_stays_on_the_list(api, staff_ap
     assert request in PrayerRequest.objects.waiting()
     since = request.waiting_since
     assert since is not None
-    # However often: it waits since the first of them.
+    # However often it is flagged, it has waited since the first flag.
     assert (flag().waiting_since, request.flag_count) == (since, 3)
 
     # The team keeps it on the list, and later takes it off.

@@ -1,4 +1,4 @@
-"""Who is sent what, once: selecting, claiming, and what becomes of a row."""
+"""Who is sent what, once: selecting, claiming, and a row's outcome."""
 
 from datetime import datetime, timedelta, timezone
 from html import unescape
@@ -16,7 +16,7 @@ Status = EmailLog.Status
 
 
 class KilledError(BaseException):
-    """What no `except Exception` sees: the process is gone in the middle."""
+    """The process dies in the middle: no `except Exception` sees it."""
 
 
 def log() -> list[tuple[str, str]]:
@@ -74,7 +74,7 @@ def test_moderators_are_told_nothing_when_there_is_nothing_new(waiting):
     )
     assert send_moderator_digest("first") == 1
     assert send_moderator_digest("second") == 0
-    # Less is waiting, with another newest one, but nothing that is new.
+    # Fewer are waiting, and another one is the newest, but nothing is new.
     waiting.move_to("archived")
     assert send_moderator_digest("third") == 0
     # A flag is news, and so is another request.
@@ -200,7 +200,7 @@ def test_a_day_on_which_every_attempt_failed_is_made_up_for(
     with pytest.raises(tasks.DigestIncompleteError):
         send_user_digest(task_id="today")
     mail_server.on_send.clear()
-    # Three days later, further back than the first digest of somebody new looks.
+    # Three days later: further back than a new subscriber's first digest looks.
     past = timedelta(days=3)
     PrayerRequest.objects.update(responded_at=request.responded_at - past)
     subscription = DigestSubscription.objects.get()
@@ -280,7 +280,7 @@ def test_a_second_task_while_the_first_one_is_sending(
         (log(), send_user_digest(task_id="second"))
     )
     assert send_user_digest(task_id="first") == 1
-    # Claimed before it was sent, and left alone by the other one.
+    # Claimed before it was sent, and left alone by the other task.
     assert seen == [([("ann@example.org", "sending")], 0)]
     assert log() == [("ann@example.org", "sent")]
     assert len(mail.outbox) == 1
@@ -302,7 +302,7 @@ def test_one_failing_recipient_stops_no_other_and_is_tried_again(
             raise OSError("mailbox full")
 
     mail_server.on_send["b@example.org"] = refuse_once
-    # Eager mode retries at once, as the worker does later.
+    # Eager mode retries at once; a worker waits first.
     result = tasks.send_moderator_digest.apply(task_id="task")
     assert result.get() == 1
     assert mail_server.received == [
@@ -357,7 +357,7 @@ def test_what_another_task_left_is_unknown_only_after_a_while(waiting, mail_serv
     EmailLog.objects.update(
         claimed_at=EmailLog.objects.get().claimed_at - digests.CLAIM_TIMEOUT
     )
-    # With something new to tell, too: the old row does not stay "sending" for ever.
+    # When there is news, too, the old row does not stay "sending" for ever.
     PrayerRequest.objects.create(text="New")
     assert send_moderator_digest("another") == 1
     assert sorted(status for _, status in log()) == ["sent", "unknown"]

@@ -1,6 +1,6 @@
-"""What an attacker tries, on the open internet, and what it comes to.
+"""What an attacker on the open internet tries, and what comes of it.
 
-What takes a process of its own is in tests/processes/test_internet.py.
+Tests that need a real process are in tests/processes/test_internet.py.
 """
 
 import tracemalloc
@@ -28,7 +28,7 @@ def post(body: bytes, client: APIClient | None = None, **headers: str):
 
 
 def login(client: Client, password: str, **headers: str) -> bool:
-    """Log in on the admin's form, and tell whether that worked."""
+    """Log in with the admin's form, and return whether it worked."""
     form = {"username": "moderator", "password": password}
     return client.post("/admin/login/", form, **headers).status_code == 302
 
@@ -39,7 +39,7 @@ def basic(password: str) -> str:
 
 @pytest.fixture
 def rates(monkeypatch):
-    """Set how much of each there is in an hour."""
+    """Set the hourly rates, by scope."""
 
     def rates(**counts: int) -> None:
         found = REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"] | {
@@ -145,7 +145,7 @@ def test_a_body_that_is_none_gets_json(body, status):
     ("body", "statuses"), [(b"x" * 3_000_000, [413]), (b"x=1", [400, 403, 415])]
 )
 def test_a_form_with_a_session_gets_json(staff, content_type, body, statuses):
-    # With a session REST framework looks for a CSRF token in the form.
+    # With a session, REST framework looks for a CSRF token in the form.
     client = APIClient(enforce_csrf_checks=True, raise_request_exception=False)
     client.force_login(staff)
     answer = client.generic("POST", URL, body, content_type)
@@ -225,7 +225,7 @@ def test_permissions_are_the_same_in_admin_and_api(newcomer, may, permissions, a
         granted = [name for name, status in found.items() if status == 200]
         assert granted == allowed, (way, found)
         refused = {status for name, status in found.items() if name not in allowed}
-        # One that is not public is not found, by those who may not know of it.
+        # 404 for those who may not know that a request exists.
         assert refused <= {403, 404}, (way, found)
 
 
@@ -267,7 +267,7 @@ def test_wrong_passwords_are_throttled_in_the_admin(staff, rates):
     rates(password=3)
     for _ in range(3):
         assert not login(Client(), "wrong")
-    # Now the right one is no better, and a new session does not help.
+    # Now the right one fails too, even in a new session.
     assert not login(Client(), "secret")
     page = Client().post("/admin/login/", {"username": "moderator", "password": "x"})
     assert "Too many wrong passwords" in page.content.decode()
@@ -286,7 +286,7 @@ def test_wrong_passwords_are_throttled_in_the_api(staff, rates):
     assert int(answer["Retry-After"]) > 0
     # One quota for both ways in.
     assert not login(Client(), "secret")
-    # Without a password all is as it was.
+    # Requests without a password still work.
     assert APIClient().get(URL).status_code == 200
 
 
@@ -322,7 +322,7 @@ def test_posting_and_flagging_have_a_limit_and_reading_has_none(api, rates):
     flagged = [flag(api, request.pk).status_code for _ in range(5)]
     assert flagged == [204, 204, 204, 429, 429]
     assert {api.get(URL).status_code for _ in range(5)} == {200}
-    # Somebody else is not held up.
+    # Other addresses are not affected.
     other = api.post(URL, {"text": "x"}, "json", REMOTE_ADDR="192.0.2.9")
     assert other.status_code == 201
 
@@ -345,7 +345,7 @@ def test_what_does_not_validate_has_a_limit_of_its_own(api, rates):
     seen += [flag(api, 12345).status_code, post(b"{}").status_code]
     assert seen == [400, 400, 404, 429]
     assert flag(api, 12345).status_code == 429
-    # Reading goes on, and who is logged in has a quota of their own.
+    # Reading still works.
     assert api.get(URL).status_code == 200
 
 
@@ -371,7 +371,7 @@ def test_who_is_logged_in_is_counted_apart_from_their_network(api, person, rates
 
 
 def is_throttled(rates, first: dict[str, str], second: dict[str, str]) -> bool:
-    """Whether the second request uses up the quota of the first."""
+    """Whether the second request counts against the first one's quota."""
     rates(submit=1)
     body = b'{"text": "x"}'
     assert post(body, **first).status_code == 201
@@ -388,16 +388,16 @@ def test_without_a_proxy_nobody_chooses_their_address(rates):
     ("count", "first", "second", "same"),
     [
         (1, "192.0.2.1", "192.0.2.2", False),
-        # What the client wrote itself stands before what the proxy wrote.
+        # What the client wrote comes before what the proxy wrote.
         (1, "1.1.1.1, 192.0.2.1", "2.2.2.2, 192.0.2.1", True),
         (2, "1.1.1.1, 192.0.2.1, 10.0.0.1", "2.2.2.2, 192.0.2.1, 10.0.0.1", True),
         (2, "192.0.2.1, 10.0.0.1", "192.0.2.2, 10.0.0.1", False),
-        # Each customer has an IPv6 network to choose addresses from.
+        # Each customer has a whole IPv6 network.
         (1, "2001:db8::1", "2001:db8::ffff:2", True),
         (1, "2001:db8::1", "2001:db8:0:1::1", False),
         (1, "::ffff:192.0.2.1", "192.0.2.1", True),
         (1, "::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        # No address: all of these together are the proxy's.
+        # Not addresses: all of these count as the proxy's own.
         (1, "192.0.2.1:4711", "192.0.2.1:4712", True),
         (1, "x" * 300, "y y", True),
     ],

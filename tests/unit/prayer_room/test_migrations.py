@@ -29,7 +29,7 @@ def migrate(to: str) -> None:
 @pytest.fixture(autouse=True)
 def _before_the_schedules():
     migrate(TABLES)
-    # A test of this kind empties the tables, and so may have the one before.
+    # The test before may have emptied these tables or not: start with none.
     PeriodicTask.objects.all().delete()
     CrontabSchedule.objects.all().delete()
     yield
@@ -98,7 +98,7 @@ def test_backward_removes_its_own_rows_and_no_others():
     migrate(SCHEDULES)
     daily = PeriodicTask.objects.get(name=NAMES[1])
     PeriodicTask.objects.create(name="mine", task=daily.task, crontab=daily.crontab)
-    # Changed by an operator, and still the migration's own.
+    # Changed by an operator, but still the migration's own.
     PeriodicTask.objects.filter(name=NAMES[0]).update(enabled=False)
     migrate(TABLES)
     assert list(PeriodicTask.objects.values_list("name", flat=True)) == ["mine"]

@@ -1,4 +1,4 @@
-"""The page at `/`, as somebody sees it who knows nothing and may know little."""
+"""The page at `/`: what it shows, and what it must not."""
 
 import re
 from datetime import datetime, timedelta, timezone
@@ -22,17 +22,17 @@ from prayer_room_api.schedules import Schedule, all_schedules
 
 pytestmark = [
     pytest.mark.django_db,
-    # By the crontabs of django-celery-beat 2.1, on Python 3.12.
+    # From the crontabs of django-celery-beat 2.1, on Python 3.12.
     pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
 ]
 
-# As django-celery-beat 2.2 and newer say it, and as the older ones do.
+# As django-celery-beat 2.2 and newer write it, and as older ones do.
 AT_8 = r"(At 08:00 AM|0 8 \* \* \* \(m/h/\S+\))"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
 
 def words(answer) -> str:
-    """What a reader reads, on one line."""
+    """Return the text that a reader sees, on one line."""
     assert answer.status_code == 200
     body = re.sub(r"<(style|head)\b.*?</\1>", "", answer.content.decode(), flags=re.S)
     return " ".join(re.sub(r"<[^>]*>", " ", body).split())
@@ -55,7 +55,7 @@ def email(number: int, **fields) -> EmailLog:
 
 def schedule(name="each", **fields) -> PeriodicTask:
     task = PeriodicTask.objects.create(name=name, task="x", **fields)
-    # Both are what saving it sets.
+    # Saving sets date_changed to now, and can clear last_run_at.
     since = {key: fields[key] for key in ("last_run_at",) if key in fields}
     PeriodicTask.objects.filter(pk=task.pk).update(
         date_changed=NOW - timedelta(days=1), **since
@@ -70,7 +70,7 @@ def only_schedule() -> Schedule:
 
 @pytest.fixture
 def _at_noon(monkeypatch):
-    """Let every schedule's own clock say what `NOW` says."""
+    """Set every schedule's own clock to `NOW`."""
     monkeypatch.setattr(
         "celery.schedules.BaseSchedule.now",
         lambda self: NOW.astimezone(self.tz),
@@ -288,7 +288,7 @@ def test_there_is_no_next_run(fields, note):
 
 
 def test_a_schedule_that_cannot_be_computed_does_not_take_the_page_away(client):
-    # In winter the sun does not rise there; and the library may not be there at all.
+    # The sun does not rise there in winter; or the library is not installed.
     solar = SolarSchedule.objects.create(event="sunrise", latitude=89, longitude=0)
     schedule(solar=solar)
     never = CrontabSchedule.objects.create(
@@ -313,7 +313,7 @@ def test_a_schedule_that_cannot_be_computed_does_not_take_the_page_away(client):
         ),
         ([(None, None)], "Not known", "No schedule has a next run."),
         ([(-1, 1), (-30, 30)], "On time", "started a task 1 hour ago; nothing"),
-        # beat writes its runs down late, which is not its being late.
+        # beat records its runs late, but does not start them late.
         ([(-1, -0.05)], "On time", "1 hour ago"),
         ([(-3, -2), (-30, -6)], "Late", "each was due 2 hours ago. It last started"),
         ([(None, -2)], "Late", "each was due 2 hours ago."),

@@ -65,7 +65,7 @@ class Tags(HTMLParser):
     ],
 )
 def test_what_people_write_is_text(digest, text):
-    """The HTML has the tags it has for harmless text, and shows what was written."""
+    """The HTML has the same tags as for harmless text, and shows what was written."""
     plain = Tags(render(digest, content("harmless", name="A", response="B")).html)
     for field in ("text", "name", "response"):
         hostile = {"text": "harmless", "name": "A", "response": "B", field: text}

@@ -13,7 +13,7 @@ from django.conf import settings
 print(json.dumps({name: getattr(settings, name) for name in sys.argv[1:]}, default=str))
 """
 
-# Through Django's own front door, so that it is the same before and after MAILERS.
+# Through Django's public API, which is the same before and after MAILERS.
 MAILER = """
 import django, json, sys
 django.setup()
@@ -60,9 +60,9 @@ def test_debug_is_off_by_default_and_does_without_a_key_when_on(settings_of):
     assert on["SECRET_KEY"]
 
 
-# Each variable of docs/deploy.md, as a deployment would have it.
+# Each variable in docs/deploy.md, as a deployment would set it.
 DOCUMENTED = {
-    # As `openssl rand -hex 32` of deploy/dokku/setup.sh makes one.
+    # As made by `openssl rand -hex 32` in deploy/dokku/setup.sh.
     "SECRET_KEY": "0123456789abcdef" * 4,
     "ALLOWED_HOSTS": "pray.example.org,www.pray.example.org",
     "SITE_URL": "https://pray.example.org",

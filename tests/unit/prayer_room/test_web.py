@@ -1,4 +1,4 @@
-"""The WSGI application as gunicorn has it: health, static files, plain http."""
+"""The WSGI application as gunicorn runs it: health, static files, plain http."""
 
 import json
 import re
