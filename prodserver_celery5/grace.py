@@ -89,6 +89,11 @@ class Grace:
         # are looked up now because `begin` runs in a signal handler.
         self._start_thread = _unpatched("_thread", "start_new_thread")
         self._sleep = _unpatched("time", "sleep")
+        if green.is_patched("eventlet"):
+            # See `_wait`: Celery counts only eventlet's own threads, and none of those
+            # can be started in a signal handler.
+            idle = threading.Event().wait
+            threading.Thread(target=idle, name="grace", daemon=True).start()
 
     def begin(self, sig: str, **_: Any) -> None:
         """Begin to count; Celery calls this for each signal that stops the worker.

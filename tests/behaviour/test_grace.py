@@ -10,7 +10,6 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-import celery
 import psutil
 import pytest
 
@@ -109,7 +108,7 @@ def test_what_is_not_done_in_time_goes_back(
     finish(site, sent, pool=pool, concurrency=2)
 
 
-@each(GREEN, "redis-gevent")
+@each(GREEN, "redis-gevent", "redis-eventlet")
 def test_a_task_that_blocks_the_hub_stops_nothing(
     make_site: MakeSite, server: str, pool: str
 ) -> None:
@@ -121,9 +120,7 @@ def test_a_task_that_blocks_the_hub_stops_nothing(
     site.send("hold_late", ("b",), ("c",))
     assert site.end(worker, signal.SIGTERM)["status"] == 0
     assert queued(site) == 3
-    # Celery 5.2 and older do not count eventlet's threads, and abort the task.
-    if pool != "eventlet" or celery.VERSION >= (5, 3):
-        assert len(given_back(worker)) == 1
+    assert len(given_back(worker)) == 1
     finish(site, 3, pool="threads", concurrency=2)
 
 
