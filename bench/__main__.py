@@ -291,7 +291,7 @@ def main() -> None:
     tables = report.tables(known)
     for title, table in tables.items():
         print(f"\n{title}\n\n{table}")
-    if whole:
+    if whole or options.render:
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
         report.write(known, tables, ROOT / "docs")
 

@@ -55,7 +55,7 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
             ("private", "MiB", "A child, private"),
             ("pss with queries", "MiB", "Whole worker, PSS after queries"),
             ("private with queries", "MiB", "A child, private, after queries"),
-            ("end", "s", "SIGTERM to the end"),
+            ("end", "s", "SIGTERM to exit"),
         ):
             rows = {
                 f"{children} children" if children > 1 else "1 child": found
@@ -88,7 +88,7 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
             for kind, label in (
                 ("naps", "100 naps of 0.2 s"),
                 ("ready", "time to ready"),
-                ("end", "SIGTERM to the end"),
+                ("end", "SIGTERM to exit"),
             )
             if (found := values.get(f"{project} gevent {kind}"))
         }
