@@ -69,7 +69,7 @@ class PrayerRequest(models.Model):
         max_length=100,
         blank=True,
         validators=[validate_visible],
-        help_text="Whom the request is from, if they say.",
+        help_text="Who the request is from, if they say.",
     )
     text = models.TextField(max_length=2000, validators=[validate_visible])
     author = models.ForeignKey(
@@ -212,9 +212,9 @@ class PrayerRequest(models.Model):
 class Digest(models.TextChoices):
     """The kinds of email."""
 
-    MODERATOR = "moderator", "For moderators, of what waits for them"
-    DAILY = "daily", "Daily, of responses to one's own requests"
-    WEEKLY = "weekly", "Weekly, of responses to one's own requests"
+    MODERATOR = "moderator", "For moderators: what waits for them"
+    DAILY = "daily", "Daily: responses to your own requests"
+    WEEKLY = "weekly", "Weekly: responses to your own requests"
 
 
 class DigestSubscriptionQuerySet(models.QuerySet["DigestSubscription"]):
