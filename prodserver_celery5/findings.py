@@ -503,7 +503,7 @@ def grace(entry: Entry) -> Iterator[Finding]:
 def leader_lock(entry: Entry) -> Iterator[Finding]:
     """E013: no database for the lock. E014: an option that does not go with it.
 
-    W008: the driver of the database is missing here, or it is in memory.
+    W008: the driver of the database is missing here, it is in memory, or no POSIX.
     """
     if "LEADER_LOCK" not in entry.config:
         return

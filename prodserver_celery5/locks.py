@@ -8,7 +8,6 @@ it after each use or silently reconnect, and the lock would be gone.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import socket
@@ -113,8 +112,12 @@ def lock_of(alias: object, name: str) -> Lock:
 
     Raises:
         RefusedError: there is no such alias, or no lock for that kind of database.
-        NotHereError: the driver of the database is missing, or it is in memory.
+        NotHereError: the driver of the database is missing, the database is in memory,
+            or this is no POSIX system.
     """
+    if os.name != "posix":
+        # A new start has the same pid only there, and SQLite's lock is `flock`.
+        raise NotHereError("only POSIX has what it needs.")
     if not isinstance(alias, str) or alias not in connections:
         known = ", ".join(map(repr, connections))
         raise RefusedError("DATABASES has no such alias.", f"It has {known}.")
@@ -323,6 +326,8 @@ class _SQLiteLock(Lock):
         self._open()
 
     def acquire(self) -> bool:
+        import fcntl  # which only POSIX has
+
         file = self._open()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -387,12 +387,13 @@ def test_each_finding_that_stops_a_start_has_its_row() -> None:
 def test_a_machine_without_posix(
     settings: Any, shop: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("pwd", "grp"):
+    for module in ("fcntl", "grp", "pwd"):
         monkeypatch.setitem(sys.modules, module, None)
     for name in [name for name in sys.modules if name.startswith("prodserver_celery5")]:
         monkeypatch.delitem(sys.modules, name)
     check = import_module("prodserver_celery5.checks").check_processes
-    settings.PRODUCTION_PROCESSES = {"shop": WORKER, "beat": BEAT}
+    keys = {"HEARTBEAT_FILE": "/tmp/shop", "GRACE_SECONDS": 25}
+    settings.PRODUCTION_PROCESSES = {"shop": {**WORKER, **keys}, "beat": LED}
     assert check() == []
     settings.PRODUCTION_PROCESSES = {"shop": {**WORKER, "ARGS": {"uid": 0}}}
     (message,) = check()

@@ -126,6 +126,16 @@ def test_a_driver_that_is_missing_here(
 
 
 @pytest.mark.usefixtures("databases")
+def test_a_machine_without_posix(
+    settings: Any, beat: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "name", "nt")
+    (warning,) = found(settings, beat)
+    assert (warning.id, warning.level) == ("prodserver_celery5.W008", checks.WARNING)
+    assert warning.msg == "LEADER_LOCK = 'default': only POSIX has what it needs."
+
+
+@pytest.mark.usefixtures("databases")
 @pytest.mark.parametrize("option", [{"detach": True}, {"uid": "root"}, {"gid": "root"}])
 def test_options_that_cannot_be_repeated(
     settings: Any, beat: dict[str, Any], option: dict[str, Any]
