@@ -1,7 +1,8 @@
 """Breaks the package in many places, one at a time, to see which tests notice.
 
 ``nox -s mutants -- --count 300 --seed 1`` takes a random sample of mutants. It runs the
-unit and differential tests that reach a mutant's line, and prints the survivors.
+unit and differential tests that reach a mutant's line, then those with real processes
+where a module has some, and prints the survivors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,22 @@ import pytest
 PACKAGE = "prodserver_celery5"
 SUITES = ["tests/unit", "tests/differential"]
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "--ignore=tests/unit/prayer_room"]
-LIMIT = 180  # seconds per mutant
+# What only a real process shows of a module.
+HEARTBEATS = ["tests/processes/test_heartbeat.py"]
+LEADERS = ["tests/processes/test_locks.py", "tests/processes/test_leader.py"]
+PROCESSES = {
+    "backends": ["tests/processes/test_procfile.py", *HEARTBEATS],
+    "grace": ["tests/behaviour/test_grace.py"],
+    "green": ["tests/behaviour/test_green.py", "tests/behaviour/test_started.py"],
+    "heartbeat": HEARTBEATS,
+    "leader": LEADERS,
+    "locks": LEADERS,
+    "loops": HEARTBEATS,
+    "notify": HEARTBEATS,
+    "record": HEARTBEATS,
+    "restart": ["tests/behaviour/test_started.py"],
+}
+LIMIT = 600  # seconds per run of pytest
 
 SWAPPED = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -232,10 +248,16 @@ def main() -> None:
         lived = 0
         for mutant in sample:
             original = mutant.path.read_text()
-            tests = sorted(reached[mutant.path.name, mutant.line]) or SUITES
+            is_inside = mutant.line in lines_of_functions(mutant.path)
+            suites = [
+                sorted(reached[mutant.path.name, mutant.line]) if is_inside else SUITES,
+                PROCESSES.get(mutant.path.stem, []),
+            ]
             mutant.path.write_text(mutant.source)
             try:
-                status = run(folder, tests)
+                status = 0
+                for tests in filter(None, suites):
+                    status = status or run(folder, tests)
             finally:
                 mutant.path.write_text(original)
             if status == 0:
