@@ -466,6 +466,14 @@ def test_a_backend_that_is_no_path(
     assert found(settings, shop=entry, same=dict(entry)) == [expected]
 
 
+@pytest.mark.usefixtures("shop")
+def test_a_start_names_all_processes_of_an_entry(settings: Any) -> None:
+    entry = {**WORKER, "ARGS": {"no-such": 1}}
+    settings.PRODUCTION_PROCESSES = {"mail": entry, "fast": entry}
+    with pytest.raises(CommandError, match=r"^mail, fast: ARGS\['no-such'\]"):
+        CeleryWorker(**entry).prep_server_args()
+
+
 IS_A_DICT = "It must be a dict of names of processes and their entries."
 
 
@@ -892,9 +900,9 @@ print(*sys.modules)
 @pytest.mark.parametrize(
     ("backend", "reason"),
     [
-        ("prodserver_celery5.backends.CeleryBackend", "AttributeError: "),
-        ("prodserver_celery5.entries.Entry", "TypeError: it is no backend"),
-        ("prodserver_celery5", "ImportError: "),
+        ("prodserver_celery5.backends.CeleryBackend", "AttributeError: .*"),
+        ("prodserver_celery5.entries.Entry", r"TypeError: it is no backend\."),
+        ("prodserver_celery5", "ImportError: .*"),
         (f"{__name__}.MailWorker", "KeyError: 'ARGS'"),
     ],
 )
@@ -904,7 +912,9 @@ def test_a_backend_that_cannot_be_used(
     entry = {**WORKER, "BACKEND": backend}
     (message,) = found(settings, shop=entry, same=dict(entry))
     assert (message.id, message.level) == ("prodserver_celery5.E002", checks.ERROR)
-    assert message.msg.startswith(f"BACKEND = '{backend}' cannot be used: {reason}")
+    begin, _, end = message.msg.partition(" cannot be used: ")
+    assert begin == f"BACKEND = '{backend}'"
+    assert re.fullmatch(reason, end)
     assert message.obj == "PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['same']"
 
 

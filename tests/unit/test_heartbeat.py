@@ -152,10 +152,14 @@ def test_it_begins_once(heartbeat: Heartbeat, listener: Listener) -> None:
     assert listener.events == ["open", "close", "open"]
 
 
+@pytest.mark.parametrize("number", [(errno.EROFS,), ()])
 def test_what_cannot_be_said_is_told_once(
-    heartbeat: Heartbeat, listener: Listener, caplog: pytest.LogCaptureFixture
+    heartbeat: Heartbeat,
+    listener: Listener,
+    caplog: pytest.LogCaptureFixture,
+    number: tuple[int, ...],
 ) -> None:
-    listener.error = OSError(errno.EROFS, "Read-only file system")
+    listener.error = OSError(*number, "Read-only file system")
     heartbeat.beat()
     heartbeat.say(STOPPING, WORK)
     heartbeat.end()
