@@ -12,7 +12,7 @@ import time
 
 __all__ = ("MAGIC", "READY", "SIZE", "VERSION", "judge", "process_start")
 
-# A record is one line of this size. `heartbeat.Record` writes it.
+# A record is one line of this size. `record.Record` writes it.
 SIZE = 128
 VERSION = 1
 MAGIC = "prodserver_celery5.heartbeat"

@@ -5,7 +5,6 @@ So a write needs no more space than the file has, and nobody reads half a line.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import stat
@@ -56,6 +55,8 @@ class Record:
 
     def _open(self) -> int | None:
         """Return the descriptor, or ``None`` if the file was removed meanwhile."""
+        import fcntl  # which only POSIX has
+
         with suppress(FileNotFoundError):
             # O_NOFOLLOW alone says "too many levels of symbolic links".
             if stat.S_ISLNK(os.lstat(self._path).st_mode):
