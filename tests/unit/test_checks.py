@@ -208,8 +208,8 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "E007",
-        {**WORKER, "ARGS": {"pidfile": "/tmp/%q"}},
-        "pidfile = '/tmp/%q': Unknown format %q in string '/tmp/%q'.",
+        {**WORKER, "ARGS": {"pidfile": "/no/%q"}},
+        "pidfile = '/no/%q': Unknown format %q in string '/no/%q'.",
         "",
     ),
     (

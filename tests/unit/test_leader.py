@@ -159,7 +159,14 @@ def test_a_file_of_last_runs(settings: Any, beat: dict[str, Any]) -> None:
     entry = {**beat, "ARGS": {"scheduler": "celery.beat:PersistentScheduler"}}
     (warning,) = found(settings, entry)
     assert (warning.id, warning.level) == ("prodserver_celery5.W009", checks.WARNING)
-    assert "keeps its last runs in a file" in warning.msg
+    assert warning.msg == (
+        "scheduler = 'celery.beat:PersistentScheduler' keeps its last runs in a file:"
+        " what comes due while no beat leads is left out, unless all beats share the"
+        " file."
+    )
+    assert warning.hint == (
+        "Share it, or use a scheduler that keeps them in a database."
+    )
     # A doubt does not stop the start.
     assert CeleryBeat(**entry).prep_server_args()
     del entry["LEADER_LOCK"]

@@ -292,6 +292,7 @@ COMMA = "an element cannot contain a comma: Celery would split it in two."
         ),
         ({"without-gossip": 1}, "ARGS['without-gossip'] = 1", FLAG),
         ({"without-gossip": "maybe"}, "ARGS['without-gossip'] = 'maybe'", FLAG),
+        ({"without-gossip": "a-b"}, "ARGS['without-gossip'] = 'a-b'", FLAG),
         ({"without-gossip": ""}, "ARGS['without-gossip'] = ''", FLAG),
         ({"beat": []}, "ARGS['beat'] = []", FLAG),
         ("--pidfile 'a", "ARGS", "a shell could not split it: No closing quotation."),
@@ -307,6 +308,19 @@ def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) 
     assert (found.where, str(found)) == (where, message)
     with pytest.raises(OptionError):
         parsing.words("worker", app, args)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("-Q", 'On a command line, write "=true" or "=false" after its name.'),
+        ("a-b", ""),
+    ],
+)
+def test_a_flag_that_has_taken_the_next_option(
+    app: Celery, value: str, hint: str
+) -> None:
+    assert error(app, {"without-gossip": value}).hint == hint
 
 
 HAD = "it cannot be evaluated: KeyError: 'QUEUES'"
@@ -564,6 +578,15 @@ def test_a_variable_that_celery_refuses(
     assert error(app, None, "beat").where == "NO_COLOR = 'perhaps'"
 
 
+def test_the_value_of_a_secret_variable_is_not_shown(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option = click.Option(["--my-number"], type=int, envvar="SHOP_TOKEN")
+    app.user_options["worker"].add(option)
+    monkeypatch.setenv("SHOP_TOKEN", "s3cret")
+    assert error(app, {}).where == "SHOP_TOKEN = **"
+
+
 @pytest.mark.parametrize(
     "variable", ["APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE"]
 )
@@ -654,11 +677,24 @@ def test_the_rest_of_a_reason_is_shown(reason: str, shown: str) -> None:
     [
         (["celery", "--my-password", "s3cret", "-c", "2"], "--my-password '**' -c 2"),
         (["celery", "--my-password=s3cret"], "'--my-password=**'"),
+        (["celery", "--my-password=s3cret", "next"], "'--my-password=**' next"),
         (["celery", "--api-flag", "--beat"], "--api-flag --beat"),
     ],
 )
 def test_no_password_in_the_line(words: list[str], shown: str) -> None:
     assert redaction.line(words) == f"celery {shown}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "api", "credentials", "database-url", "KEY", "passphrase", "pwd", "my_secret",
+        "signature", "Token",
+    ],
+)  # fmt: skip
+def test_a_secret_name(name: str) -> None:
+    assert redaction.name_is_secret(name)
+    assert redaction.word(f"{name}=s3cret") == f"{name}=**"
 
 
 SECRET = "amqp://me:s3cret@host//"
