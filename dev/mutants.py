@@ -173,8 +173,13 @@ def run(folder: Path, words: list[str]) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        enter(folder)
-        os._exit(int(pytest.main([*PYTEST, *words])))
+        status = 2
+        try:
+            enter(folder)
+            status = int(pytest.main([*PYTEST, *words]))
+        finally:
+            # Whatever a mutant raises: what encloses this is the parent's.
+            os._exit(status)
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -246,7 +251,7 @@ def main() -> None:
         sample = mutants[: words.count]
         print(f"seed {words.seed}: {len(sample)} of {len(mutants)} mutants")
         lived = 0
-        for mutant in sample:
+        for number, mutant in enumerate(sample, 1):
             original = mutant.path.read_text()
             is_inside = mutant.line in lines_of_functions(mutant.path)
             suites = [
@@ -263,7 +268,7 @@ def main() -> None:
             if status == 0:
                 lived += 1
                 print(
-                    f"survived: {mutant.path.name}:{mutant.line}: {mutant.text}",
+                    f"{number}: {mutant.path.name}:{mutant.line}: {mutant.text}",
                     flush=True,
                 )
         print(f"{len(sample) - lived} of {len(sample)} killed")
