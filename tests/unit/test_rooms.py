@@ -47,6 +47,8 @@ ROOMS: dict[str, set[str]] = {
 def imports(module: Path) -> set[str]:
     """Return the package's modules that one of them imports, even in a function."""
     found = set()
+    assert f"import {PACKAGE.name}" not in module.read_text()
+    assert f"from {PACKAGE.name}" not in module.read_text()
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             found |= (

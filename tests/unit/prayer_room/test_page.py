@@ -55,11 +55,8 @@ def email(number: int, **fields) -> EmailLog:
 
 def schedule(name="each", **fields) -> PeriodicTask:
     task = PeriodicTask.objects.create(name=name, task="x", **fields)
-    # Saving sets date_changed to now, and can clear last_run_at.
-    since = {key: fields[key] for key in ("last_run_at",) if key in fields}
-    PeriodicTask.objects.filter(pk=task.pk).update(
-        date_changed=NOW - timedelta(days=1), **since
-    )
+    # Saving sets date_changed to now.
+    PeriodicTask.objects.filter(pk=task.pk).update(date_changed=NOW - timedelta(days=1))
     return task
 
 
