@@ -390,13 +390,15 @@ def pool(entry: Entry) -> Iterator[Finding]:
     if name == "prefork":
         # The default of Celery's option, which then means "what worker_pool says".
         name = entry.conf.worker_pool
-    path = str(private("celery.concurrency", "ALIASES").get(name, name) or "")
+    if not isinstance(name, str):
+        return  # a class, or a setting that a check does not read
+    path = str(private("celery.concurrency", "ALIASES").get(name, name))
     # As symbol_by_name() reads it: "module:Class", "module.Class", or a module.
     module, colon, _ = path.partition(":")
     module = module if colon else path.rpartition(".")[0] or path
     library = module.rpartition(".")[2]
     wanted = library if library in green.LIBRARIES else module
-    if isinstance(name, str) and wanted and not _is_importable(wanted):
+    if wanted and not _is_importable(wanted):
         message = f"pool = {name!r} needs the module {wanted!r}, not installed here."
         yield Finding("W001", entry.names, message)
 
