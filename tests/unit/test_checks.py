@@ -214,6 +214,12 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "W003",
+        {**WORKER, "ARGS": {"workdir": "/", "pidfile": "no/x"}},
+        "pidfile = 'no/x': the folder '/no' does not exist here.",
+        "",
+    ),
+    (
+        "W003",
         {**BEAT, "ARGS": {"schedule": "/no/x", "scheduler": PERSISTENT}},
         "schedule = '/no/x': the folder '/no' does not exist here.",
         "",
@@ -472,6 +478,29 @@ def test_a_start_names_all_processes_of_an_entry(settings: Any) -> None:
     settings.PRODUCTION_PROCESSES = {"mail": entry, "fast": entry}
     with pytest.raises(CommandError, match=r"^mail, fast: ARGS\['no-such'\]"):
         CeleryWorker(**entry).prep_server_args()
+
+
+@pytest.mark.parametrize(
+    ("names", "message", "hint", "line"),
+    [
+        ((), "a is missing.", "", "a is missing."),
+        (("a", "b"), "it is wrong", "Mend it.", "a, b: it is wrong. Mend it."),
+        (("a",), "it is wrong.", "Mend it.", "a: it is wrong. Mend it."),
+        (("a",), "is it wrong?", "Mend it.", "a: is it wrong? Mend it."),
+        (("a",), "it is wrong", "", "a: it is wrong"),
+    ],
+)
+def test_a_finding_is_one_line(
+    names: tuple[str, ...], message: str, hint: str, line: str
+) -> None:
+    assert str(findings.Finding("E007", names, message, hint)) == line
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_hint_of_an_option_comes_before_that_of_a_shell(settings: Any) -> None:
+    entry = {**WORKER, "ARGS": {"concurency": "$COUNT"}}
+    (message,) = found(settings, shop=entry)
+    assert message.hint == "Did you mean 'concurrency'?"
 
 
 IS_A_DICT = "It must be a dict of names of processes and their entries."

@@ -323,6 +323,12 @@ def test_a_flag_that_has_taken_the_next_option(
     assert error(app, {"without-gossip": value}).hint == hint
 
 
+@pytest.mark.parametrize("declared", [{"multiple": True}, {"nargs": 2}])
+def test_what_an_own_list_does_not_take(app: Celery, declared: dict[str, Any]) -> None:
+    app.user_options["worker"].add(click.Option(["--own"], **declared))
+    assert str(error(app, {"own": b"a"})) == A_LIST
+
+
 HAD = "it cannot be evaluated: KeyError: 'QUEUES'"
 STANDS = "it cannot be evaluated: TypeError: a Proxy stands here for another value."
 
