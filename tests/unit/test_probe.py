@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from prodserver_celery5 import probe
-from prodserver_celery5.probe import MAGIC, main, process_start
+from prodserver_celery5.probe import MAGIC, judge, main, process_start
 
 START = process_start("self")
 
@@ -55,6 +55,7 @@ def test_alive_and_not_ready(
 ) -> None:
     file = record(tmp_path / "file", state=state)
     assert main([file]) == 0
+    assert judge(file)[0]
     assert main(["--ready", file]) == 1
     assert "alive, but not ready: process" in capsys.readouterr().out
 
