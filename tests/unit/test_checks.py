@@ -497,10 +497,45 @@ def test_a_finding_is_one_line(
 
 
 @pytest.mark.usefixtures("shop")
-def test_the_hint_of_an_option_comes_before_that_of_a_shell(settings: Any) -> None:
-    entry = {**WORKER, "ARGS": {"concurency": "$COUNT"}}
-    (message,) = found(settings, shop=entry)
-    assert message.hint == "Did you mean 'concurrency'?"
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        ({"concurency": "$COUNT"}, "Did you mean 'concurrency'?"),
+        (
+            {"concurrency": "$COUNT"},
+            'ARGS are not read by a shell: write os.environ["COUNT"] in the settings.',
+        ),
+        (["-Q", "$QUEUE"], 'Write os.environ["QUEUE"] in the settings.'),
+        ({"queues": "$QUEUE"}, 'Write "queues": os.environ["QUEUE"] in the settings.'),
+    ],
+)
+def test_the_hint_where_a_shell_would_expand_it(
+    settings: Any, args: Any, hint: str
+) -> None:
+    (message,) = found(settings, shop={**WORKER, "ARGS": args})
+    assert message.hint == hint
+
+
+def make_scheduler() -> None:
+    """Celery calls whatever the path of a scheduler names."""
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_scheduler_that_is_no_class(settings: Any) -> None:
+    path = f"{__name__}:make_scheduler"
+    assert found(settings, beat={**BEAT, "ARGS": {"scheduler": path}}) == []
+
+
+def failing_in_silence() -> Any:
+    raise KeyError
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_lazy_heartbeat_file_that_says_nothing(settings: Any) -> None:
+    file = SimpleLazyObject(failing_in_silence)
+    (message,) = found(settings, shop={**WORKER, "HEARTBEAT_FILE": file})
+    assert message.id == "prodserver_celery5.E011"
+    assert message.msg.endswith(": KeyError.")
 
 
 IS_A_DICT = "It must be a dict of names of processes and their entries."
