@@ -145,9 +145,11 @@ def install_wheel(
     """Install the built package; return a folder with everything but its source."""
     folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder / "dist", ignore_errors=True)
+    # Not by `uv build`: a newcomer has no uv.
+    session.install(*PYPROJECT["build-system"]["requires"])
     session.run_install(
-        "uv", "build", "--quiet", "--wheel", "--out-dir", str(folder / "dist"),
-        silent=True,
+        "python", "-m", "hatchling", "build", "--target", "wheel",
+        "--directory", str(folder / "dist"), silent=True,
     )  # fmt: skip
     (wheel,) = folder.glob("dist/*.whl")
     if lowest:
