@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import coverage
@@ -232,6 +232,34 @@ def lines_of_functions(path: Path) -> set[int]:
     return found
 
 
+def tests_of(mutant: Mutant, reached: dict[tuple[str, int], set[str]]) -> list[str]:
+    """Return the unit and differential tests that reach a mutant's line."""
+    if mutant.line in lines_of_functions(mutant.path):
+        return sorted(reached[mutant.path.name, mutant.line])
+    return SUITES
+
+
+def survivors(
+    folder: Path, mutants: list[Mutant], tests: Callable[[Mutant], list[str]]
+) -> list[Mutant]:
+    """Return, and print, the mutants that live through their tests."""
+    lived = []
+    for mutant in mutants:
+        words = tests(mutant)
+        original = mutant.path.read_text()
+        mutant.path.write_text(mutant.source)
+        try:
+            status = run(folder, words) if words else 0
+        finally:
+            mutant.path.write_text(original)
+        if status == 0:
+            lived.append(mutant)
+            print(
+                f"survived: {mutant.path.name}:{mutant.line}: {mutant.text}", flush=True
+            )
+    return lived
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=300)
@@ -250,28 +278,10 @@ def main() -> None:
         random.Random(words.seed).shuffle(mutants)
         sample = mutants[: words.count]
         print(f"seed {words.seed}: {len(sample)} of {len(mutants)} mutants")
-        lived = 0
-        for number, mutant in enumerate(sample, 1):
-            original = mutant.path.read_text()
-            is_inside = mutant.line in lines_of_functions(mutant.path)
-            suites = [
-                sorted(reached[mutant.path.name, mutant.line]) if is_inside else SUITES,
-                PROCESSES.get(mutant.path.stem, []),
-            ]
-            mutant.path.write_text(mutant.source)
-            try:
-                status = 0
-                for tests in filter(None, suites):
-                    status = status or run(folder, tests)
-            finally:
-                mutant.path.write_text(original)
-            if status == 0:
-                lived += 1
-                print(
-                    f"{number}: {mutant.path.name}:{mutant.line}: {mutant.text}",
-                    flush=True,
-                )
-        print(f"{len(sample) - lived} of {len(sample)} killed")
+        lived = survivors(folder, sample, lambda mutant: tests_of(mutant, reached))
+        print(f"{len(sample) - len(lived)} of {len(sample)} killed by unit tests")
+        lived = survivors(folder, lived, lambda m: PROCESSES.get(m.path.stem, []))
+        print(f"{len(sample) - len(lived)} of {len(sample)} killed")
 
 
 if __name__ == "__main__":
