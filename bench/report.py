@@ -45,8 +45,7 @@ def interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, flo
 def tables(known: dict[str, Any]) -> dict[str, str]:
     """Return each table by its title."""
     values = known["values"]
-    made = {"machine": _machine(known["machine"])}
-    made |= _peak(values)
+    made = {"machine": _machine(known["machine"])} | _sentences(values)
     for project in ("small", "larger"):
         for kind, unit, title in (
             ("ready", "s", "Time to ready"),
@@ -55,7 +54,6 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
             ("private", "MiB", "A child, private"),
             ("pss with queries", "MiB", "Whole worker, PSS after queries"),
             ("private with queries", "MiB", "A child, private, after queries"),
-            ("end", "s", "SIGTERM to exit"),
         ):
             rows = {
                 f"{children} children" if children > 1 else "1 child": found
@@ -97,8 +95,6 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
         ("first", "s", "to the first message"),
         ("late", "ms", "lateness of a message, median"),
         ("latest", "ms", "lateness of a message, worst"),
-        ("peak", "MiB", "peak"),
-        ("pss", "MiB", "PSS"),
     ):
         rows = {
             f"{count:,} periodic tasks": found
@@ -154,27 +150,41 @@ def _machine(found: dict[str, str]) -> str:
     return "".join(f"- {name}: {value}\n" for name, value in found.items())
 
 
-def _peak(values: dict[str, Any]) -> dict[str, str]:
-    """Return one sentence, because the number of children changes nothing."""
-    said = []
-    for project in ("small", "larger"):
-        kind = f"{project} prefork \\d+ peak"
-        found = [values[key] for key in values if re.fullmatch(kind, key)]
-        peaks = {
-            name: statistics.median(v for runs in found for v in runs.get(name, []))
-            for name in ("celery", "ours")
-            if found
-        }
-        if peaks:
-            ratio = peaks["ours"] / peaks["celery"]
+# What hardly differs from row to row is one sentence: its title, the rows, the unit of
+# their figures, its subject, and what their number counts.
+SENTENCES = {
+    "peak": (r"{} prefork (\d+) peak", "MiB", "The parent's peak", "child"),
+    "SIGTERM to exit": (r"{} prefork (\d+) end", "s", "SIGTERM to exit", "child"),
+    "beat: peak": (r"{} beat (\d+) peak", "MiB", "beat's peak", "periodic task"),
+    "beat: PSS": (r"{} beat (\d+) pss", "MiB", "beat's PSS", "periodic task"),
+}
+
+
+def _sentences(values: dict[str, Any]) -> dict[str, str]:
+    """Return a sentence for each of `SENTENCES` that was measured."""
+    made = {}
+    for title, (pattern, unit, subject, counted) in SENTENCES.items():
+        said = []
+        for project in ("small", "larger"):
+            kind = pattern.format(project)
+            rows = {
+                int(match[1]): values[key]
+                for key in values
+                if (match := re.fullmatch(kind, key))
+            }
+            if not rows:
+                continue
+            ratios = sorted(_ratio(found, "ours", "celery") for found in rows.values())
+            span = " to ".join(dict.fromkeys((ratios[0], ratios[-1])))
+            least = min(rows)
+            ours, celery = (_number(rows[least][name]) for name in ("ours", "celery"))
             said.append(
-                f"{_number(peaks['ours'])} MiB against {_number(peaks['celery'])} MiB"
-                f" ({ratio:.2f}) in the {project} project"
+                f"{span} of `celery`'s in the {project} project ({ours} {unit} against"
+                f" {celery} {unit} with {least} {counted}{'s' * (least > 1)})"
             )
-    if not said:
-        return {}
-    sentence = "The parent's peak is the same for any number of children"
-    return {"peak": f"{sentence}: {' and '.join(said)}.\n"}
+        if said:
+            made[title] = f"{subject}: {', '.join(said)}.\n"
+    return made
 
 
 def _table(
@@ -195,13 +205,14 @@ def _table(
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for label, found in rows.items():
         scale = 1000 if unit == "ms" else 1
-        medians = {name: scale * statistics.median(v) for name, v in found.items()}
         cells = [
-            f"{_number(medians[name])} {unit}".strip() if name in medians else "-"
+            f"{_number([scale * value for value in found[name]])} {unit}".strip()
+            if name in found
+            else "-"
             for name in present
         ]
         if ratio:
-            cells.append(f"**{medians[pair[0]] / medians[pair[1]]:.2f}**")
+            cells.append(f"**{_ratio(found, *pair)}**")
         if paired:
             low, high = interval(found[pair[0]], found[pair[1]])
             cells.append(f"{low:.3f} to {high:.3f}")
@@ -209,11 +220,33 @@ def _table(
     return {title: "".join(f"| {' | '.join(line)} |\n" for line in lines)}
 
 
-def _number(value: float) -> str:
-    """Format a number as precisely as three rounds allow."""
-    size = abs(value)
-    digits = next((n for n in range(3) if size >= 10 / 10**n), 3)
-    return f"{value:,.{digits}f}"
+def _number(
+    runs: Sequence[float], most: int | None = None, median: float | None = None
+) -> str:
+    """Format the median of some runs with the digits that they agree on.
+
+    Args:
+        runs: the value of each.
+        most: decimals at most; by default, as many as make two significant digits.
+        median: in place of theirs.
+    """
+    if median is None:
+        median = statistics.median(runs)
+    if most is None:
+        most = next((n for n in range(3) if abs(median) >= 10 / 10**n), 3)
+    if len(runs) > 1 and (error := statistics.stdev(runs) / math.sqrt(len(runs))):
+        # The last digit is worth at least half the standard error.
+        most = min(most, -math.ceil(math.log10(error / 2)))
+        # But one digit is always significant.
+        most = max(most, -math.floor(math.log10(abs(median))))
+    return f"{round(median, most):,.{max(most, 0)}f}"
+
+
+def _ratio(found: dict[str, list[float]], one: str, other: str) -> str:
+    """Format the ratio of two medians with the digits that the pairs agree on."""
+    medians = [statistics.median(found[name]) for name in (one, other)]
+    pairs = zip(found[one], found[other], strict=True)
+    return _number([a / b for a, b in pairs], most=2, median=medians[0] / medians[1])
 
 
 # Plots

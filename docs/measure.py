@@ -4,8 +4,9 @@ Save this file beside manage.py, stop every other worker of the project, and run
 
     python measure.py worker
 
-`worker` is a key of PRODUCTION_PROCESSES. Its loglevel must be INFO. The workers that
-this starts take tasks like any other worker.
+`worker` is a key of PRODUCTION_PROCESSES, with loglevel INFO and without quiet, logfile
+and detach. The workers that this starts take tasks like any other worker. It reads
+idle workers; after some tasks, `celery` takes more.
 """
 
 import os
@@ -25,7 +26,7 @@ LIMIT = 120  # seconds to become ready
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that it has started."""
+    """A process and its descendants."""
     found = [pid]
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
@@ -70,9 +71,13 @@ def measure(words: list[str]) -> tuple[float, float, str]:
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     ours = [sys.executable, "manage.py", "prodserver", sys.argv[1]]
-    # The first start is not counted: it fills the caches, and tells the other command.
+    # The first start is not counted: it warms the caches and prints the other command.
     line = re.search(r"^celery (--app=.*)$", measure(ours)[2], re.MULTILINE)
+    if not line:
+        sys.exit("It did not print its `celery` line: leave quiet out of the entry.")
     theirs = [sys.executable, "-m", "celery", *shlex.split(line[1])]
     found = {"celery": [], "prodserver": []}
     for _ in range(ROUNDS):
@@ -82,7 +87,7 @@ def main() -> None:
         one, two = (
             statistics.median(row[column] for row in rows) for rows in found.values()
         )
-        print(f"{title}: celery {one:.1f}, prodserver {two:.1f}, {two / one:.2f} of it")
+        print(f"{title}: celery {one:.1f}, prodserver {two:.1f}, ratio {two / one:.2f}")
 
 
 if __name__ == "__main__":

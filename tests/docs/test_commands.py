@@ -9,9 +9,12 @@ import sys
 
 import pytest
 from django.core.management import get_commands
+from django.utils.module_loading import import_string
 from packaging.requirements import Requirement
 
 from dev.procfile import ROOT, commands
+from prodserver_celery5 import probe
+from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 
 from .blocks import BLOCKS, PAGES, of, sessions
 from .metadata import PROJECT
@@ -89,7 +92,7 @@ def test_a_quick_command_runs(command: str) -> None:
 def test_a_session_that_a_page_names_exists() -> None:
     missing = {
         f"{page.name}: {name}"
-        for page in PAGES
+        for page in EVERY_PAGE
         for name in re.findall(r"nox -s (\w+)", page.read_text())
         if name not in sessions()
     }
@@ -99,6 +102,26 @@ def test_a_session_that_a_page_names_exists() -> None:
 def test_contributing_has_each_session() -> None:
     table = (ROOT / "CONTRIBUTING.md").read_text().partition("| Session |")[2]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sessions()
+
+
+def test_inside_has_each_module() -> None:
+    text = (ROOT / "docs/inside.md").read_text()
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", text, re.MULTILINE)
+    package = ROOT / "prodserver_celery5"
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert {name.strip("`") for row in rows for name in row.split(", ")} == {
+        *modules, "pytest_plugin"
+    }  # fmt: skip
+
+
+def test_what_is_promised_exists() -> None:
+    text = (ROOT / "docs/api.md").read_text()
+    keys = {*CeleryWorker.keys, *CeleryBeat.keys}
+    (row,) = re.findall(r"^\| Keys of an entry \| (.*?), and", text, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", row)) == keys
+    assert probe.USAGE.removeprefix("usage: ") in text
+    for path in re.findall(r"`(prodserver_celery5\.\w+\.\w+)`", text):
+        assert import_string(path)
 
 
 def test_the_procfile_is_the_one_of_the_repository() -> None:
@@ -114,9 +137,8 @@ def test_the_procfile_is_the_one_of_the_repository() -> None:
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
     script = (ROOT / ".ci/run").read_text()
-    one, other = (
-        block.text.strip() for block in of("sh", ".venv/bin/nox", "README.md")
-    )
+    (block,) = of("sh", ".venv/bin/nox", "README.md")
+    one, other = block.text.strip().splitlines()
     setup, _, demo = one.rpartition(" && ")
     assert setup in script.splitlines()
     for session in (demo, other):

@@ -110,7 +110,7 @@ def test_the_metadata_leads_somewhere(wheel: Path) -> None:
 # The line above a block of the README, which names its file.
 FILES = {
     "`proj/celery.py`:": "proj/celery.py",
-    "`proj/__init__.py`, so that every process has the app:": "proj/__init__.py",
+    "`proj/__init__.py`, so that every process loads the app:": "proj/__init__.py",
     "`proj/tasks.py`:": "proj/tasks.py",
     "At the end of `proj/settings.py`:": "proj/settings.py",
 }
@@ -165,4 +165,5 @@ def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     shutil.copy(ROOT / "docs/measure.py", folder)
     code = "import measure; measure.ROUNDS = 1; measure.SETTLE = 0.5; measure.main()"
     said = run(["venv/bin/python", "-c", code, "worker"], folder, env)
-    assert re.search(r"MiB \(PSS\): celery [\d.]+, prodserver [\d.]+, 0\.\d+ of", said)
+    figures = r"MiB \(PSS\): celery [\d.]+, prodserver [\d.]+, ratio 0\.\d+"
+    assert re.search(figures, said)

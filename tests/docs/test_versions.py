@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from bench import report
 from dev.procfile import ROOT
 from prodserver_celery5 import __version__
 
@@ -77,6 +81,45 @@ def test_the_changelog_has_this_version() -> None:
     section = rest.partition("\n## ")[0]
     # Every change adds a line, so a section without one has lost them.
     assert re.search(r"^- \w", section, re.MULTILINE)
+
+
+def test_the_status_goes_with_the_version() -> None:
+    is_final = "dev" not in __version__ and not __version__.startswith("0.")
+    stable = "Development Status :: 5 - Production/Stable"
+    assert (stable in PROJECT["classifiers"]) is is_final
+
+
+def test_the_readme_takes_a_minute() -> None:
+    assert len(README.split()) <= 1200
+
+
+def test_upstream_adds_its_patches_up() -> None:
+    text = (ROOT / "UPSTREAM.md").read_text()
+    rows = re.findall(r"^\| (\d) \| [^|]+ \| (\d+) \|", text, re.MULTILINE)
+    patches = (ROOT / "upstream/patches").glob("*.md")
+    assert [number for number, _ in rows] == sorted(path.name[0] for path in patches)
+    assert f"{sum(int(lines) for _, lines in rows)} in all" in text
+
+
+def test_the_changelog_has_the_last_checks() -> None:
+    checks = (ROOT / "docs/checks.md").read_text()
+    ids = sorted(re.findall(r"^\| `prodserver_celery5\.(\w+)`", checks, re.MULTILINE))
+    errors, warnings = ([i for i in ids if i[0] == letter] for letter in "EW")
+    said = (
+        f"`prodserver_celery5.{errors[0]}` to `{errors[-1]}` and `{warnings[0]}` to"
+        f" `{warnings[-1]}`"
+    )
+    assert said in " ".join((ROOT / "CHANGELOG.md").read_text().split())
+
+
+def test_the_tables_are_those_of_the_figures(tmp_path: Path) -> None:
+    known = json.loads((ROOT / "docs/benchmarks.json").read_text())
+    page = tmp_path / "benchmarks.md"
+    shutil.copy(ROOT / "docs/benchmarks.md", page)
+    report.write(known, report.tables(known), tmp_path)
+    assert page.read_text() == (ROOT / "docs/benchmarks.md").read_text()
+    for image in (tmp_path / "images").iterdir():
+        assert image.read_text() == (ROOT / "docs/images" / image.name).read_text()
 
 
 def test_the_figures_are_those_of_the_benchmarks() -> None:
