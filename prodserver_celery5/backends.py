@@ -40,8 +40,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
 
     Attributes:
         program: the subcommand of ``celery``.
-        keys: that an entry may have.
-        rules: that an entry has to keep, beside those of every program.
+        keys: the keys an entry may have.
+        rules: the rules an entry has to keep, beside those of every program.
 
     Args:
         server_config: the entry: ``APP``, what ``celery -A`` takes, and ``ARGS``,
@@ -77,7 +77,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         """Return ARGS as the words of Celery's command line.
 
         Args:
-            extra_args: words that follow them.
+            extra_args: the words that follow them.
 
         Raises:
             CommandError: something is wrong with the entry, or with those words.
@@ -140,7 +140,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         restart.prepare(moves=bool(context.obj.workdir))
 
     def heartbeat(self) -> Heartbeat | None:
-        """Begin to say that the process is alive, if anybody listens.
+        """Start the heartbeat, if anything listens for it.
 
         Raises:
             CommandError: the file cannot be used.
@@ -253,8 +253,8 @@ def make(
     """Make the backend of an entry to check, if it is one of ours.
 
     Args:
-        names: of the processes that have the entry.
-        path: of the backend.
+        names: the processes that use the entry.
+        path: the backend's dotted path.
         config: the entry.
 
     Raises:

@@ -25,7 +25,7 @@ def check_processes(
 ) -> list[checks.CheckMessage]:
     """Check each entry whose backend is one of this package's, or derived from one.
 
-    The parameters are those of every check of Django; entries belong to no app.
+    Takes the parameters of any Django check; entries belong to no app.
     """
     if Entry.running:
         return []

@@ -62,8 +62,8 @@ def private(module: str, name: str) -> Any:
     """Import a name that Celery does not document, at the place that uses it.
 
     Args:
-        module: such as ``"celery.bin.base"``.
-        name: such as ``"CLIContext"``.
+        module: the module to import from, such as ``"celery.bin.base"``.
+        name: the name in that module, such as ``"CLIContext"``.
 
     Raises:
         PrivateNameError: this Celery does not have it.
@@ -164,8 +164,8 @@ class Command:
     """A subcommand of ``celery``, with the options that an app adds to it.
 
     Args:
-        name: of the subcommand, such as ``"worker"``.
-        app: that adds its options, and that the subcommand is to run.
+        name: the subcommand's name, such as ``"worker"``.
+        app: the app that adds its options, and that the subcommand is to run.
     """
 
     def __init__(self, name: str, app: celery.Celery | Unconfigured) -> None:
@@ -227,7 +227,7 @@ class Command:
         This starts nothing and imports no pool: `import_pool` does that.
 
         Args:
-            words: of the subcommand, and options of ``celery`` itself.
+            words: the words of the subcommand, and options of ``celery`` itself.
 
         Returns:
             A click context. Its ``params`` are the keyword arguments, its ``obj`` is
@@ -335,7 +335,7 @@ def _without_import(pool: click.Parameter) -> click.Parameter:
 
 
 def import_pool(context: click.Context) -> None:
-    """Let Celery replace the pool's name in the keyword arguments by its class.
+    """Let Celery replace the pool's name in the keyword arguments with its class.
 
     Args:
         context: what `Command.parse` returned; changed in place.

@@ -55,12 +55,12 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
     """Something wrong with an entry.
 
     Args:
-        id: of the system check, such as ``"E003"``.
-        names: of the processes that have the entry; empty for the setting as a whole.
+        id: the system check's id, such as ``"E003"``.
+        names: the processes that use the entry; empty for the setting as a whole.
         message: the key, the value, and what is wrong.
         hint: what to do; ``""`` where the message says it.
-        severity: what it means for a start and for a check; by default that of the
-            id, and a mistake if this module has no such id.
+        severity: what it means for a start and for a check; by default the id's, and
+            a mistake if this module has no such id.
         cause: the error that revealed it.
     """
 
@@ -103,9 +103,9 @@ def look(entry: Entry, keys: Sequence[str], rules: Sequence[Rule]) -> Iterator[F
     """Find what is wrong with an entry; start nothing and import no pool.
 
     Args:
-        entry: to look at.
-        keys: that the entry may have.
-        rules: of its program; they see only entries whose APP and ARGS are right.
+        entry: the entry to look at.
+        keys: the keys the entry may have.
+        rules: its program's rules; they see only entries whose APP and ARGS are right.
     """
     alone: set[str] | None = None
     for finding in _look(entry, keys, rules):
@@ -160,7 +160,7 @@ def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
     """E001: the entry is no dict. E002: its BACKEND is missing, or no path.
 
     Args:
-        names: of the processes that have the entry.
+        names: the processes that use the entry.
         config: the entry, whatever PRODUCTION_PROCESSES has there.
     """
     config, what = told(config)
@@ -183,7 +183,7 @@ def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
     Other backends are not imported, nor what they would import.
 
     Args:
-        path: of the backend; ``""`` where there is none.
+        path: the backend's dotted path; ``""`` where there is none.
         config: the entry.
     """
     package = path.partition(".")[0]
@@ -198,8 +198,8 @@ def backend(
     """E002: the backend cannot be used. W015: nor is it known to be one of ours.
 
     Args:
-        names: of the processes that have the entry.
-        path: of the backend.
+        names: the processes that use the entry.
+        path: the backend's dotted path.
         error: what its import or its construction raised.
         is_ours: whether it is one of this package's, or derived from one.
     """
@@ -537,7 +537,7 @@ def same_heartbeat_file(entry: Entry, others: Sequence[Entry]) -> Iterator[Findi
     """W007: another process would write to the same file.
 
     Args:
-        entry: to look at.
+        entry: the entry to look at.
         others: the entries of all processes, including this one.
     """
     if "HEARTBEAT_FILE" not in entry.config:
@@ -560,7 +560,7 @@ def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:
     """W005: a worker runs a beat of its own, and there is another one.
 
     Args:
-        entry: of a worker.
+        entry: the entry of a worker.
         beats: the entries that run beat.
     """
     if not entry.context.params.get("beat"):

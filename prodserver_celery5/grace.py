@@ -1,4 +1,4 @@
-"""An end within the time that the platform gives: the key GRACE_SECONDS of a worker.
+"""Ends a worker within the platform's time limit (GRACE_SECONDS).
 
 Platforms send SIGTERM, and SIGKILL 10 to 30 seconds later. Celery's warm shutdown waits
 for the longest task. What is not done by SIGKILL dies with the process, and its
@@ -62,7 +62,7 @@ def apply(seconds: float) -> None:
     """Make the worker that this process is about to run end in time.
 
     Args:
-        seconds: from SIGTERM until unfinished tasks go back.
+        seconds: the time from SIGTERM until unfinished tasks go back.
     """
 
     def watch(sender: Any, **_: Any) -> None:
@@ -75,7 +75,7 @@ class Grace:
     """The time from SIGTERM to the end of a worker.
 
     Args:
-        worker: Celery's, before it starts.
+        worker: Celery's worker, before it starts.
         seconds: how long its tasks have from SIGTERM on.
     """
 
@@ -124,7 +124,7 @@ class Grace:
             self._worker._persistence.sync()
 
     def _wait(self, ends: float) -> None:
-        """Give back what is left when the time is over, and end the worker."""
+        """At the deadline, give back unfinished tasks and end the worker."""
         # Up to Celery 5.2 its signal handler counts the threads that are no dummies. If
         # there is only one, it raises the shutdown there and then: in the middle of a
         # task, or of a message, which is lost.
@@ -212,8 +212,8 @@ def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
     """Give back to the broker what a connection has not acknowledged.
 
     Args:
-        connection: of a worker's consumer; of no use afterwards.
-        sleep: waits for a number of seconds in a native thread.
+        connection: the connection of a worker's consumer; of no use afterwards.
+        sleep: a function that waits for a number of seconds in a native thread.
     """
     kind = connection.transport.driver_type
     if kind == "amqp":

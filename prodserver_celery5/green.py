@@ -1,6 +1,6 @@
 """The launcher that lets gevent or eventlet patch before anything else runs.
 
-`restart` replaces the process by ``python green.py LIBRARY PROGRAM …``, which
+`restart` replaces the process with ``python green.py LIBRARY PROGRAM …``, which
 patches and then runs the program as Python would: same pid, same interpreter flags.
 The program is a path, or a module or code with Python's flag in front.
 Celery's own entry point patches in the same place, from its ``-P`` option.
@@ -44,7 +44,7 @@ def is_patched(library: str) -> bool:
 
 
 def restart(library: str) -> None:
-    """Replace this process by the same program, patched before its first import.
+    """Replace this process with the same program, patched before its first import.
 
     Does nothing if the process is patched already.
 

@@ -1,7 +1,7 @@
-"""The loop that does the work says that it comes round, and what it does.
+"""The heartbeat: the working loop reports that it is running, and its state.
 
-Nothing here runs by itself: a thread or a timer would go on while the loop hangs. A
-loop with a good reason to be silent says beforehand for how long.
+Nothing here runs by itself: a thread or timer would keep running while the loop hangs.
+A loop with a good reason to be silent says beforehand for how long.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Heartbeat:
     """What a process says of itself, to whoever listens.
 
     Args:
-        sinks: who listens.
+        sinks: the listeners.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -84,7 +84,7 @@ class Heartbeat:
         self._complained: set[Sink] = set()
 
     def begin(self) -> None:
-        """Say it for the first time: after the last fork except those of a pool.
+        """Send the first report: after the last fork except those of a pool.
 
         Raises:
             OSError: a sink cannot be used; the text says which and why, in one line.
@@ -106,7 +106,7 @@ class Heartbeat:
         """Say what the process does; once it is stopping, it stays so.
 
         Args:
-            state: one of this module's, or of a beat that leads.
+            state: a state of this module, or of a beat that leads.
             silence: how long it may be silent from now on, in seconds.
             again: whether it starts again, under its pid, once it has stopped.
         """
@@ -126,12 +126,12 @@ class Heartbeat:
             self._say(STOPPING, self._stopping)
 
     def beat(self) -> None:
-        """Say that the loop has come round, and so that the process is ready."""
+        """Report that the loop is running, and so that the process is ready."""
         is_new = self.state in (STARTING, CONNECTING)
         self.say(READY if is_new else self.state, TURN)
 
     def end(self) -> None:
-        """Say no more: the process ends, and does not start again under its pid."""
+        """Stop reporting: the process ends, and does not start again under its pid."""
         if os.getpid() != self._pid:
             return
         self._pid = 0

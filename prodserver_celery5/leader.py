@@ -2,9 +2,9 @@
 
 The others stand by. Beat saves each run before it sends it, and checks the lock before
 each save and each message. So a beat that has lost it (it was stopped, its connection
-was cut) sends nothing and overwrites nothing of its successor's. It then starts itself
-anew under the same pid: whatever its scheduler has in memory is out of date, and
-closing the scheduler would write it down.
+was cut) sends nothing and overwrites nothing of its successor's. It then restarts under
+the same pid: whatever its scheduler has in memory is out of date, and closing the
+scheduler would write it down.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Lead:
     """What the service and the scheduler of a beat ask: may we send?
 
     Args:
-        lock: the leader has it.
+        lock: the lock that the leader has.
         pidfile: the file that Celery has written the pid to, if any.
-        say: called with ``"standing by"``, again and again, and with ``"leading"``.
+        say: a function to call with ``"standing by"``, again and again, and with
+            ``"leading"``.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Lead:
         self._thread = 0
         self._held_at = 0.0
         self._is_ending = False
-        self._starting = threading.Lock()  # more than one thread may start anew
+        self._starting = threading.Lock()  # more than one thread may restart
 
     def gain(self) -> None:
         """Stand by until the lock is ours.
@@ -102,7 +103,7 @@ class Lead:
         signals.before_task_publish.connect(self._before_publish, weak=False)
 
     def hold(self) -> None:
-        """Return only if the lock is ours; else start anew."""
+        """Return only if the lock is ours; else restart."""
         if not self.lock.is_held():
             self.start_anew("the lock is lost: nothing is sent")
         self._held_at = time.monotonic()
@@ -112,10 +113,10 @@ class Lead:
         self._is_ending = True
 
     def start_anew(self, reason: str, pause: float = 0) -> NoReturn:
-        """Replace this process by a new one with the same pid, which stands by.
+        """Replace this process with a new one under the same pid, which stands by.
 
         Args:
-            reason: for the log.
+            reason: the reason, for the log.
             pause: how long to wait first, without the lock, in seconds.
 
         Raises:
@@ -141,7 +142,7 @@ class Lead:
         raise SystemExit(f"beat cannot start again{reason}")
 
     def wait_for_database(self, error: Exception) -> NoReturn:
-        """Start anew, because the database of the schedule is away.
+        """Restart, because the database of the schedule is away.
 
         Args:
             error: what the database said.
@@ -161,7 +162,7 @@ class Lead:
             self.hold()
 
     def _watch(self) -> None:
-        """Start anew if beat hangs for longer than a server keeps the lock for it.
+        """Restart if beat hangs for longer than a server keeps the lock for it.
 
         When the network falls silent, a driver without a timeout waits for its database
         or broker for ever.
@@ -184,9 +185,10 @@ def enter(
     """Let the beat of an entry stand by until it leads.
 
     Args:
-        entry: has the key LEADER_LOCK.
+        entry: an entry with the key LEADER_LOCK.
         context: what Celery made of its arguments.
-        say: called with ``"standing by"``, again and again, and with ``"leading"``.
+        say: a function to call with ``"standing by"``, again and again, and with
+            ``"leading"``.
 
     Raises:
         OptionError: the database cannot keep the lock.
@@ -281,7 +283,7 @@ class _Fenced(Scheduler):  # type: ignore[misc] # as celery has no types
             super().sync()
 
     def _save(self, entry: Any) -> None:
-        """Save that an entry runs, or start anew."""
+        """Save that an entry runs, or restart."""
         try:
             self._write(entry)
         except ObjectDoesNotExist:

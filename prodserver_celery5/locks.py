@@ -64,8 +64,8 @@ class Lock(ABC):
     """A lock in a database.
 
     Args:
-        alias: of DATABASES.
-        name: says what is locked: in one database, one process at a time has it.
+        alias: an alias of DATABASES.
+        name: what is locked: in one database, one process at a time has it.
     """
 
     def __init__(self, alias: str, name: str) -> None:
@@ -107,8 +107,8 @@ def lock_of(alias: object, name: str) -> Lock:
     """Return the lock of that name in a database.
 
     Args:
-        alias: of DATABASES.
-        name: says what is locked.
+        alias: an alias of DATABASES.
+        name: what is locked.
 
     Raises:
         RefusedError: there is no such alias, or no lock for that kind of database.

@@ -1,4 +1,4 @@
-"""The places where the loops of a worker and of a beat come round."""
+"""Hooks into the loops of a worker and a beat."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
 
     kombu's loop, on Redis, RabbitMQ and SQS, has a hook. The other loop has none, nor
     has the time in which a worker connects: there only `maybe_shutdown`, which is
-    private, comes round.
+    private, is called.
 
     Args:
-        app: whose worker this process becomes.
-        heartbeat: to call.
+        app: the app whose worker this process becomes.
+        heartbeat: the heartbeat to call.
 
     Raises:
         OptionError: this Celery has no `maybe_shutdown` where it is looked for.
@@ -105,8 +105,9 @@ def attach_to_beat(app: Celery, heartbeat: Heartbeat) -> None:
     """Let a beat call the heartbeat at each tick, and while it waits for the broker.
 
     Args:
-        app: whose beat this process becomes; another subclass of its service stays.
-        heartbeat: to call.
+        app: the app whose beat this process becomes; another subclass of its service
+            stays.
+        heartbeat: the heartbeat to call.
     """
     base: Any = app.Beat.Service
 

@@ -13,10 +13,11 @@ __all__ = ("Notify",)
 
 
 class Notify:
-    """Tells who listens on ``NOTIFY_SOCKET`` what the process does.
+    """Tells whoever listens on ``NOTIFY_SOCKET`` what the process does.
 
     Args:
-        address: of the socket: a path, or an abstract name of Linux, after an ``@``.
+        address: the socket's address: a path, or an abstract name of Linux, after an
+            ``@``.
         watchdog: systemd's ``WatchdogSec``, in seconds, or 0.
     """
 
@@ -43,7 +44,7 @@ class Notify:
         self._socket.setblocking(False)
 
     def say(self, state: str, silence: float, again: bool) -> None:
-        """Send what has changed; with a watchdog, also that the loop comes round.
+        """Send what has changed; with a watchdog, also that the loop is running.
 
         The watchdog is as patient as the process asks the probe to be.
         """

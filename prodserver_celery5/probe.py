@@ -27,7 +27,7 @@ def main(words: list[str]) -> int:
     """Say in one line whether a process is alive, or ready; return the exit status.
 
     Args:
-        words: those of the command line.
+        words: the words of the command line.
     """
     files: list[str] = []
     ready = False

@@ -31,7 +31,8 @@ def word(shown: str) -> str:
     """Return one word of a command line, or the repr of a value, without passwords.
 
     Args:
-        shown: such as ``broker_password=s3cret`` or ``'amqp://me:s3cret@host'``.
+        shown: the word or the repr, such as ``broker_password=s3cret`` or
+            ``'amqp://me:s3cret@host'``.
     """
     # No sentence follows, so everything up to the last @ is the password.
     shown = re.sub(r"(://[^\s:@/[]*):(?!\d+/).*@", r"\1:**@", text(shown))

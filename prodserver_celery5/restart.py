@@ -58,7 +58,7 @@ def as_python_m(words: Sequence[str]) -> None:
 
 
 def again() -> None:
-    """Replace this process by the same program, under the same pid.
+    """Replace this process with the same program, under the same pid.
 
     Raises:
         RestartError: the program cannot be started again.
@@ -69,13 +69,13 @@ def again() -> None:
 
 
 def behind(launcher: str, *words: str) -> None:
-    """Replace this process by the same program behind a launcher, under the same pid.
+    """Replace this process with the same program behind a launcher, under the same pid.
 
     Does nothing if the launcher has run already.
 
     Args:
         launcher: the file of the launcher, which puts PYTHONPATH back.
-        *words: for the launcher; those of the program follow.
+        *words: the launcher's words; the program's follow.
 
     Raises:
         RestartError: the program cannot be started again.
@@ -165,7 +165,7 @@ def _keep_path(program: Sequence[str] = ("-m",)) -> None:
     Nothing changes if it would do so anyway: tasks see the environment, too.
 
     Args:
-        program: for Python to run; a script brings its folder along.
+        program: the program for Python to run; a script brings its folder along.
     """
     given = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     if not program[0].startswith("-") and all(map(os.path.isabs, given)):

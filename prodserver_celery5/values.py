@@ -19,7 +19,8 @@ def resolved(value: Any) -> Any:
     """Return what a lazy value, a member of an Enum or a path stands for.
 
     Args:
-        value: such as one of gettext_lazy, a SimpleLazyObject, or a list with some.
+        value: the value, such as one of gettext_lazy, a SimpleLazyObject, or a list
+            with some.
 
     Raises:
         TypeError: it stands for another value in an unknown way.

@@ -56,7 +56,7 @@ class ProdserverFixture:
             ready: a regular expression for what the process writes when it is ready; by
                 default what a worker, beat or gunicorn says on ``NOTIFY_SOCKET``.
             timeout: how long to wait, in seconds.
-            env: the whole environment of the process, if not that of the tests.
+            env: the whole environment of the process, if not the tests'.
 
         Raises:
             ProcessError: the process ended, or was not ready in time.
@@ -79,9 +79,9 @@ class ProdserverFixture:
         """Start Python with other words, and wait for nothing.
 
         Args:
-            name: of the log.
+            name: the log's name.
             words: what follows ``python`` on the command line.
-            env: the whole environment of the process, if not that of the tests.
+            env: the whole environment of the process, if not the tests'.
         """
         process = StartedProcess(
             [sys.executable, *words],

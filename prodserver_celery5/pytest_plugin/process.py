@@ -18,7 +18,7 @@ __all__ = ("ProcessError", "StartedProcess")
 
 
 class ProcessError(AssertionError):
-    """A process did not do what was awaited; the message ends with its log."""
+    """A process did not do what was expected; the message ends with its log."""
 
 
 class StartedProcess:
@@ -66,7 +66,7 @@ class StartedProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, and that of its group."""
+        """The process id, which is its group's as well."""
         return self.popen.pid
 
     @property
@@ -80,7 +80,7 @@ class StartedProcess:
 
         Args:
             pattern: a regular expression.
-            timeout: in seconds.
+            timeout: how long to wait, in seconds.
             count: how many matches to wait for.
 
         Raises:
@@ -106,7 +106,7 @@ class StartedProcess:
         schedule; after a reload or a lost connection they say it again.
 
         Args:
-            timeout: in seconds.
+            timeout: how long to wait, in seconds.
             count: how many times to wait for, since the start of the process.
 
         Raises:
@@ -141,7 +141,7 @@ class StartedProcess:
         """Wait for the end, and return the exit status.
 
         Args:
-            timeout: in seconds.
+            timeout: how long to wait, in seconds.
 
         Raises:
             ProcessError: the time is over.
@@ -156,7 +156,7 @@ class StartedProcess:
 
         Args:
             number: the signal.
-            timeout: in seconds.
+            timeout: how long to wait, in seconds.
 
         Raises:
             ProcessError: the time is over.
