@@ -118,8 +118,10 @@ def test_another_file(
 
 
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "none")]) == 1
-    assert "No such file" in capsys.readouterr().out
+    file = tmp_path / "none"
+    assert main([str(file)]) == 1
+    line = f"not alive: {file}: No such file or directory\n"
+    assert capsys.readouterr().out == line
 
 
 def test_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
@@ -189,6 +191,7 @@ def test_misuse(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-h"]) == 0
     assert main(["--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: ")
 

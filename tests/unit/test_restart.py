@@ -204,6 +204,27 @@ def test_a_program_that_is_not_found_any_more(
         restart.again()
 
 
+def test_the_launcher_gets_the_path_that_was_given(
+    started: pytest.MonkeyPatch,
+) -> None:
+    started.setattr(sys, "orig_argv", ["python", "manage.py"])
+    for given in ("/somewhere", None):
+        if given:
+            started.setenv("PYTHONPATH", given)
+        else:
+            started.delenv("PYTHONPATH")
+        with pytest.raises(Executed):
+            green.restart("gevent")
+        assert os.environ[restart.PATH_GIVEN] == (given or "")
+
+
+def test_a_process_without_multiprocessing(started: pytest.MonkeyPatch) -> None:
+    started.setattr(sys, "orig_argv", ["python", "manage.py"])
+    started.delitem(sys.modules, "multiprocessing.process")
+    with pytest.raises(Executed):
+        restart.again()
+
+
 def test_closed_streams_are_no_hindrance(started: pytest.MonkeyPatch) -> None:
     started.setattr(sys, "orig_argv", ["python", "manage.py"])
     started.setattr(sys, "stdout", None)

@@ -16,7 +16,7 @@ import celery.utils.dispatch
 import click
 import psutil
 import pytest
-from celery import Celery, signals
+from celery import Celery, concurrency, signals
 from django.core.management import CommandError
 
 from prodserver_celery5 import arguments, command, prefork
@@ -101,6 +101,34 @@ def test_arguments_that_prep_server_args_did_not_make() -> None:
     with pytest.raises(CommandError, match=r"worker: .*no such option") as raised:
         backend.start_server("--concurency=2")
     assert isinstance(raised.value.__cause__, command.UnknownOptionError)
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "message"),
+    [
+        (
+            ["--without-gossip=5"],
+            "ARGS",
+            "Option '--without-gossip' does not take a value.",
+        ),
+        (
+            ["--pool=solo"],
+            "ARGS --pool=solo",
+            "Celery cannot read it: RuntimeError: no pool",
+        ),
+    ],
+)
+def test_a_mistake_that_celery_finds(
+    words: list[str], where: str, message: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "own_pool.py").write_text('raise RuntimeError("no pool")')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(concurrency.ALIASES, "solo", "own_pool:Pool")
+    app = Celery("proj", set_as_current=False)
+    with pytest.raises(command.OptionError) as raised:
+        command.import_pool(command.Command("worker", app).parse(words))
+    assert raised.value.where == where
+    assert str(raised.value) == message
 
 
 def test_a_mistake_in_a_variable_that_celery_does_not_name(
