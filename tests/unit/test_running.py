@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_arguments_that_prep_server_args_did_not_make() -> None:
         (
             ["--without-gossip=5"],
             "ARGS",
-            "Option '--without-gossip' does not take a value.",
+            "--without-gossip.* does not take a value.",
         ),
         (
             ["--pool=solo"],
@@ -128,7 +129,7 @@ def test_a_mistake_that_celery_finds(
     with pytest.raises(command.OptionError) as raised:
         command.import_pool(command.Command("worker", app).parse(words))
     assert raised.value.where == where
-    assert str(raised.value) == message
+    assert re.search(f"{message}$", str(raised.value))
 
 
 def test_a_mistake_in_a_variable_that_celery_does_not_name(
