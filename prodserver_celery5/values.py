@@ -49,7 +49,8 @@ def resolved(value: Any) -> Any:
 def same(one: object, other: object) -> bool:
     """Whether two values of the settings are equal, as far as they can be compared."""
     try:
-        return one is other or bool(one == other)
+        # 1 and True are equal, and not the same value of a flag.
+        return one is other or bool(one == other and repr(one) == repr(other))
     except Exception:
         return False
 
@@ -59,7 +60,7 @@ def shown(value: object) -> str:
     with suppress(Exception):
         value = resolved(value)
     with suppress(Exception):
-        return redaction.text(repr(value))
+        return redaction.value(repr(value))
     return f"<{type(value).__name__}>"
 
 

@@ -661,6 +661,11 @@ def test_no_password_is_shown(word: str, shown: str) -> None:
             (whole, whole)
             for whole in (
                 "https://host:8080/path, contact admin@corp",
+                "https://host:8080/?mail=admin@corp",
+                "https://host:8080/users/admin@corp",
+                "https://host:8080,admin@corp",
+                "http://host:port/path, contact admin@corp",
+                "file://C:/x, ask admin@corp",
                 "no redis://localhost: it is gone, ask admin@corp",
                 "no redis://[::1]:6379/0, ask admin@corp",
                 "no amqp://host:5672: refused (admin@corp)",
@@ -671,6 +676,10 @@ def test_no_password_is_shown(word: str, shown: str) -> None:
             "no amqp://me:**@host:5672//, ask admin@corp",
         ),
         ("no amqp://me:s3 cret@host", "no amqp://me:**@host"),
+        ("no amqp://me@corp:s3cret@host/", "no amqp://me@corp:**@host/"),
+        ("https://me:s3cret@host/a@b", "https://me:**@host/a@b"),
+        ("file://C:/x, amqp://me:s3cret@h", "file://C:/x, amqp://me:**@h"),
+        ("sqs+https://me:s3cret@host", "sqs+https://me:**@host"),
         ("no redis://:8080/a@host", "no redis://:**@host"),
     ],
 )
@@ -701,6 +710,24 @@ def test_no_password_in_the_line(words: list[str], shown: str) -> None:
 def test_a_secret_name(name: str) -> None:
     assert redaction.name_is_secret(name)
     assert redaction.word(f"{name}=s3cret") == f"{name}=**"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"USER": "me", "PASSWORD": "s3cret"}, "{'USER': 'me', 'PASSWORD': **}"),
+        ({"a": [{"my-token": 5, "b": 1}]}, "{'a': [{'my-token': **, 'b': 1}]}"),
+        ({"OPTIONS": {"passwd": 's3"cret'}}, "{'OPTIONS': {'passwd': **}}"),
+        (
+            "-A proj --broker_password=s3cret -c 2",
+            "'-A proj --broker_password=** -c 2'",
+        ),
+        ({"url": "amqp://me:s3cret@host"}, "{'url': 'amqp://me:**@host'}"),
+        ({"queues": "a=b"}, "{'queues': 'a=b'}"),
+    ],
+)
+def test_no_password_in_a_value(value: Any, shown: str) -> None:
+    assert redaction.value(repr(value)) == shown
 
 
 SECRET = "amqp://me:s3cret@host//"
