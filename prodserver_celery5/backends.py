@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
@@ -115,7 +116,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         except restart.RestartError as exc:
             raise CommandError(f"{self.entry}: {exc}") from exc
         for doubt in self._doubts:
-            print(f"Warning: {doubt}", file=sys.stderr)
+            with suppress(OSError):  # nobody can read it
+                print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
             line = redaction.line(words)
             # A character that the output cannot encode is no reason not to start.
@@ -270,6 +272,6 @@ def make(
             return made
         if is_ours:
             raise TypeError("it is no backend.")
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:  # a module can end the program
         raise findings.backend(names, path, exc, is_ours=is_ours) from exc
     return None

@@ -32,7 +32,8 @@ def check_processes(
     found = [*findings.processes()]
     processes = {} if found else settings.PRODUCTION_PROCESSES
     backends: list[CeleryBackend] = []
-    for config in processes.values():
+    for name, config in processes.items():
+        found += findings.process_name(name)
         # Processes that share an entry share its findings.
         names = [str(name) for name in processes if same(processes[name], config)]
         wrong = [*findings.shape(names, config)]

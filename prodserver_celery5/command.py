@@ -206,6 +206,19 @@ class Command:
                     keys[normal(param.name)] = param, spellings[0]
         return keys | {short[1:]: keys[long[2:]] for short, long in self._short.items()}
 
+    def variable(self, param: click.Parameter | None) -> str:
+        """Name the variable that gives an option its value.
+
+        Args:
+            param: the option, or ``None`` if nobody knows.
+        """
+        own = "" if param in self._above.params else f"{self.name}_"
+        default = f"CELERY_{own}{param.name if param else '…'}".upper()
+        named = param.envvar if param else None
+        given = [named] if isinstance(named, str) else [*(named or ())]
+        is_set = [name for name in (*given, default) if os.environ.get(name)]
+        return (is_set or [*given, default])[0]
+
     def unknown(self, key: str) -> UnknownOptionError:
         """Make the error that names Celery's version and the nearest option.
 

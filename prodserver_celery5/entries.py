@@ -79,7 +79,10 @@ class Entry:
 
         def importing(module: str, **kwargs: Any) -> Any:
             try:
-                return import_from_cwd(module, **kwargs)
+                try:
+                    return import_from_cwd(module, **kwargs)
+                except SystemExit as exc:
+                    raise ImportError(f"it ends the program ({exc!r})") from exc
             except Exception as exc:
                 # If there is no such module, there may be an attribute of that name.
                 if not (isinstance(exc, ModuleNotFoundError) and exc.name == module):

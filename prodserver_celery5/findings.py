@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import Promise, SimpleLazyObject
 
 from . import green, pasted, redaction
 from .entries import Entry
-from .values import reason, shown, told
+from .values import reason, resolved, shown, told
 
 if TYPE_CHECKING:
     from .command import Command, OptionError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = (
     "Finding", "Rule", "Severity", "app", "backend", "embedded_scheduler", "files",
     "grace", "heartbeat_detached", "heartbeat_file", "leader_lock", "lists", "look",
-    "may_be_ours", "mistakes", "node_files", "pool", "processes",
+    "may_be_ours", "mistakes", "node_files", "pool", "process_name", "processes",
     "same_heartbeat_file", "scheduler", "second_beat", "shape", "shell",
     "unused_options", "user", "workdir",
 )  # fmt: skip
@@ -88,9 +88,11 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
 
     def of_the_command_line(self) -> Finding:
         """Return the same finding, about what the command line adds to ARGS."""
-        message = re.sub("^ARGS:? ", "", self.message)
+        message = re.sub("^ARGS:? (begin)?", r"\1", self.message)
+        message = re.sub("^begin", "the arguments begin", message)
+        hint = self.hint.replace("Leave ARGS out", "Leave them out")
         return Finding(
-            self.id, self.names, f"on the command line, {message}", self.hint,
+            self.id, self.names, f"on the command line, {message}", hint,
             severity=self.severity, cause=self.__cause__,
         )  # fmt: skip
 
@@ -156,6 +158,18 @@ def processes() -> Iterator[Finding]:
     yield Finding("E016", (), f"the setting {setting} is missing.", near or takes)
 
 
+def process_name(name: Any) -> Iterator[Finding]:
+    """E017: no command line can name the process.
+
+    Args:
+        name: a key of PRODUCTION_PROCESSES.
+    """
+    if not isinstance(name, (str, Promise)) or not name:
+        message = f"no command can start a process with the name {shown(name)}."
+        hint = 'A name must be a string, such as "worker".'
+        yield Finding("E017", (), message, hint)
+
+
 def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
     """E001: the entry is no dict. E002: its BACKEND is missing, or no path.
 
@@ -169,12 +183,19 @@ def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
         yield Finding("E001", names, f"the entry {what}", hint)
         return
     takes = 'It takes a path, such as "prodserver_celery5.backends.CeleryWorker".'
-    path, what = told(config.get("BACKEND"))
+    given = config.get("BACKEND")
+    path, what = told(given)
     if "BACKEND" not in config:
         hint = _nearest("BACKEND", config) or takes
         yield Finding("E002", names, "the key BACKEND is missing.", hint)
     elif not isinstance(path, str):
         yield Finding("E002", names, f"BACKEND {what}", takes)
+    elif not isinstance(given, (str, Promise)):
+        # django-prodserver imports it as it is: a Path, say, or a member of an Enum.
+        message = f"BACKEND is of type {type(given).__name__}."
+        yield Finding("E002", names, message, takes)
+    elif not path:
+        yield Finding("E002", names, "BACKEND is empty.", takes)
 
 
 def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
@@ -193,7 +214,7 @@ def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
 
 
 def backend(
-    names: Sequence[str], path: str, error: Exception, *, is_ours: bool
+    names: Sequence[str], path: str, error: BaseException, *, is_ours: bool
 ) -> Finding:
     """E002: the backend cannot be used. W015: nor is it known to be one of ours.
 
@@ -279,11 +300,11 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         return isinstance(error.__cause__, click.MissingParameter)
 
     environment = attempt(None)
-    if environment and not is_missing(environment):
+    # Unless ARGS override the variable: Celery does not read it then.
+    if environment and not is_missing(environment) and str(environment) == str(whole):
         # Celery does not always say which variable it is, either.
         param = getattr(environment.__cause__, "param", None)
-        known = f"CELERY_{command.name}_{getattr(param, 'name', '…')}".upper()
-        variable = getattr(param, "envvar", None) or known
+        variable = command.variable(param)
         value = os.environ.get(variable)
         text = redaction.word(repr(value))
         text = "**" if redaction.name_is_secret(variable) else text
@@ -355,7 +376,7 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
         # Celery 5.0 and 5.1 need setuptools below 81 for this, and so for beat.
         path = dict(extensions("celery.beat_schedulers")).get(name, name)
         found = symbol_by_name(path)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         package = str(path).partition(".")[0]
         if package == "django_celery_beat" and not apps.is_installed(package):
             message = f"scheduler = {name!r} needs {package!r} in INSTALLED_APPS."
@@ -392,7 +413,11 @@ def pool(entry: Entry) -> Iterator[Finding]:
         name = entry.conf.worker_pool
     if not isinstance(name, str):
         return  # a class, or a setting that a check does not read
-    path = str(private("celery.concurrency", "ALIASES").get(name, name))
+    path = private("celery.concurrency", "ALIASES").get(name, name)
+    if path is None:
+        message = f"pool = {name!r} needs the variable CELERY_CUSTOM_WORKER_POOL."
+        yield Finding("W001", entry.names, message)
+        return
     # As symbol_by_name() reads it: "module:Class", "module.Class", or a module.
     module, colon, _ = path.partition(":")
     module = module if colon else path.rpartition(".")[0] or path
@@ -511,14 +536,16 @@ def leader_lock(entry: Entry) -> Iterator[Finding]:
         return
     from .locks import NotHereError, RefusedError, lock_of
 
-    alias, _ = told(entry.config["LEADER_LOCK"])
     what = f"LEADER_LOCK = {shown(entry.config['LEADER_LOCK'])}"
     try:
-        lock_of(alias, "")
+        lock_of(resolved(entry.config["LEADER_LOCK"]), "")
     except NotHereError as exc:
         yield Finding("W008", entry.names, f"{what}: {exc}", exc.hint, cause=exc)
     except RefusedError as exc:
         yield Finding("E013", entry.names, f"{what}: {exc}", exc.hint, cause=exc)
+    except Exception as exc:  # a lazy value can raise anything
+        message = f"{what}: it cannot be evaluated: {reason(exc)}"
+        yield Finding("E013", entry.names, message, cause=exc)
     for option in ("detach", "uid", "gid"):
         # A new start would fork again, and a process changes its user only once.
         if entry.context.params.get(option):
@@ -542,6 +569,13 @@ def same_heartbeat_file(entry: Entry, others: Sequence[Entry]) -> Iterator[Findi
     """
     if "HEARTBEAT_FILE" not in entry.config:
         return
+    hint = "Give each a file of its own."
+    if len(entry.names) > 1:
+        message = (
+            f"HEARTBEAT_FILE = {shown(entry.config['HEARTBEAT_FILE'])} is that of each"
+            f" process with this entry ({entry}): on one machine only one would start."
+        )
+        yield Finding("W007", entry.names, message, hint)
     for other in others:
         if other.names == entry.names or "HEARTBEAT_FILE" not in other.config:
             continue
@@ -552,7 +586,6 @@ def same_heartbeat_file(entry: Entry, others: Sequence[Entry]) -> Iterator[Findi
                     f" that of the process {other}: on one machine only one of the two"
                     " would start."
                 )
-                hint = "Give each a file of its own."
                 yield Finding("W007", entry.names, message, hint)
 
 
@@ -633,7 +666,7 @@ def _find_group(value: str) -> None:
 def _is_importable(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except Exception:  # importing its parent package can raise anything
+    except (Exception, SystemExit):  # importing its parent package can raise anything
         return False
 
 

@@ -21,7 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from decimal import Decimal
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
 from billiard import active_children
@@ -51,11 +53,12 @@ def seconds_of(value: object) -> float:
     value = resolved(value)
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
         raise ValueError("it is no number of seconds")
-    if not 0 < value < math.inf:
+    seconds = float(value)
+    if not 0 < seconds < math.inf:
         raise ValueError("it is no time to end in")
-    return float(value)
+    return seconds
 
 
 def apply(seconds: float) -> None:

@@ -10,6 +10,9 @@ import re
 import subprocess
 import sys
 from datetime import timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +21,7 @@ from typing import Any
 import celery
 import click
 import pytest
-from celery import Celery
+from celery import Celery, concurrency
 from celery.utils.nodenames import gethostname
 from django.apps import apps
 from django.core import checks
@@ -379,7 +382,7 @@ def test_a_finding_of_a_check_stops_the_start(
 
 
 def test_each_finding_that_stops_a_start_has_its_row() -> None:
-    """Except three, found before there is a backend; a doubt stops nothing."""
+    """Except four, found before there is a backend; a doubt stops nothing."""
     stopping = {
         node.value
         for node in ast.walk(ast.parse(Path(findings.__file__).read_text()))
@@ -387,7 +390,7 @@ def test_each_finding_that_stops_a_start_has_its_row() -> None:
         and re.fullmatch(r"[EW]\d{3}", str(node.value))
         and findings.Finding(node.value, (), "…").severity is not Severity.DOUBT
     }
-    assert {row[0] for row in ERRORS} == stopping - {"E001", "E002", "E016"}
+    assert {row[0] for row in ERRORS} == stopping - {"E001", "E002", "E016", "E017"}
 
 
 def test_a_machine_without_posix(
@@ -434,6 +437,10 @@ def test_an_entry_that_is_no_mapping(settings: Any, make: Any, what: str) -> Non
     assert message.obj == "PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['other']"
 
 
+class Backends(Enum):
+    WORKER = WORKER["BACKEND"]
+
+
 BACKEND_TAKES = 'It takes a path, such as "prodserver_celery5.backends.CeleryWorker".'
 
 
@@ -458,6 +465,9 @@ BACKEND_TAKES = 'It takes a path, such as "prodserver_celery5.backends.CeleryWor
             BACKEND_TAKES,
         ),
         ({"BACKEND": len}, "BACKEND is <built-in function len>.", None),
+        ({"BACKEND": "", "APP": "shop:app"}, "BACKEND is empty.", None),
+        ({"BACKEND": Path(WORKER["BACKEND"])}, "BACKEND is of type PosixPath.", None),
+        ({"BACKEND": Backends.WORKER}, "BACKEND is of type Backends.", None),
     ],
 )
 def test_a_backend_that_is_no_path(
@@ -536,6 +546,111 @@ def test_a_lazy_heartbeat_file_that_says_nothing(settings: Any) -> None:
     (message,) = found(settings, shop={**WORKER, "HEARTBEAT_FILE": file})
     assert message.id == "prodserver_celery5.E011"
     assert message.msg.endswith(": KeyError.")
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("name", [1, None, ("a", "b"), ""])
+def test_a_name_that_nobody_can_type(settings: Any, name: Any) -> None:
+    settings.PRODUCTION_PROCESSES = {name: WORKER, "shop": {**WORKER, "ARGS": "-c2"}}
+    (message,) = check_processes()
+    assert message == checks.Error(
+        f"no command can start a process with the name {name!r}.",
+        hint='A name must be a string, such as "worker".',
+        obj="PRODUCTION_PROCESSES",
+        id="prodserver_celery5.E017",
+    )
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_is_equal_is_not_the_same(settings: Any) -> None:
+    right = {**WORKER, "ARGS": {"without-gossip": True}}
+    wrong = {**WORKER, "ARGS": {"without-gossip": 1}}
+    (message,) = found(settings, right=right, wrong=wrong)
+    assert message.obj == "PRODUCTION_PROCESSES['wrong']"
+    with pytest.raises(CommandError, match=r"^wrong: "):
+        CeleryWorker(**wrong).prep_server_args()
+
+
+@pytest.mark.parametrize("exits", ["sys.exit()", "sys.exit('set FLOWER_KEY')"])
+def test_a_module_that_ends_the_program(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: str
+) -> None:
+    for name in ("shop_exits", "shop_flower"):
+        (tmp_path / f"{name}.py").write_text(f"import sys; {exits}")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    processes = {
+        "flower": {"BACKEND": "shop_flower.Flower", "APP": "shop_exits"},
+        "worker": {**WORKER, "APP": "shop_exits"},
+        "named": {**WORKER, "APP": "shop_exits:app"},
+    }
+    messages = found(settings, **processes)
+    ids = [message.id.removeprefix("prodserver_celery5.") for message in messages]
+    assert ids == ["W015", "E004", "E004"]
+    said = "SystemExit" + ("('set FLOWER_KEY')" if "KEY" in exits else "()")
+    assert messages[1].msg.endswith(f"ImportError: it ends the program ({said})")
+    with pytest.raises(CommandError, match="it ends the program"):
+        CeleryWorker(**processes["worker"]).prep_server_args()
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_scheduler_that_ends_the_program(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop_scheduler.py").write_text("raise SystemExit(0)")
+    monkeypatch.delitem(sys.modules, "shop_scheduler", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = {**BEAT, "ARGS": {"scheduler": "shop_scheduler:Scheduler"}}
+    (message,) = found(settings, beat=entry)
+    assert message.id == "prodserver_celery5.E008"
+
+
+@pytest.mark.usefixtures("shop")
+def test_processes_that_share_an_entry_share_its_file(settings: Any) -> None:
+    entry = {**WORKER, "HEARTBEAT_FILE": "/tmp/hb"}
+    (message,) = found(settings, one=entry, other=dict(entry))
+    assert message == checks.Warning(
+        "HEARTBEAT_FILE = '/tmp/hb' is that of each process with this entry (one,"
+        " other): on one machine only one would start.",
+        hint="Give each a file of its own.",
+        obj="PRODUCTION_PROCESSES['one'], PRODUCTION_PROCESSES['other']",
+        id="prodserver_celery5.W007",
+    )
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_lock_that_cannot_be_evaluated(settings: Any) -> None:
+    lock = SimpleLazyObject(failing)
+    (message,) = found(settings, beat={**LED, "LEADER_LOCK": lock})
+    assert message.id == "prodserver_celery5.E013"
+    assert message.msg.endswith("it cannot be evaluated: RuntimeError: not today")
+
+
+@pytest.mark.usefixtures("shop")
+def test_no_password_of_a_database_in_place_of_its_alias(settings: Any) -> None:
+    lock = {"NAME": "x", "PASSWORD": "s3cret"}
+    (message,) = found(settings, beat={**LED, "LEADER_LOCK": lock})
+    assert message.id == "prodserver_celery5.E013"
+    assert "s3cret" not in message.msg
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_custom_pool_without_its_variable(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(concurrency.ALIASES, "custom", None)
+    (message,) = found(settings, shop={**WORKER, "ARGS": {"pool": "custom"}})
+    assert message.id in ("prodserver_celery5.W001", "prodserver_celery5.E007")
+    if message.id.endswith("W001"):
+        assert message.msg.endswith("needs the variable CELERY_CUSTOM_WORKER_POOL.")
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    "value", [25, 2.5, Decimal(25), Fraction(5, 2), timedelta(seconds=25)]
+)
+def test_a_time_to_end_in(settings: Any, value: Any) -> None:
+    assert found(settings, shop={**WORKER, "GRACE_SECONDS": value}) == []
 
 
 IS_A_DICT = "It must be a dict of names of processes and their entries."

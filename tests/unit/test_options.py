@@ -582,6 +582,21 @@ def test_a_variable_that_celery_refuses(
     assert parsing.mistakes("beat", app, {}) == []
     monkeypatch.setenv("NO_COLOR", "perhaps")
     assert error(app, None, "beat").where == "NO_COLOR = 'perhaps'"
+    monkeypatch.delenv("NO_COLOR")
+    for variable in ("CELERY_NO_COLOR", "CELERY_QUIET"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "perhaps")
+            assert error(app, None, "beat").where == f"{variable} = 'perhaps'"
+
+
+def test_a_variable_that_args_override_hides_no_mistake(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERY_WORKER_CONCURRENCY", "many")
+    args = {"concurrency": 2, "time-limit": "long"}
+    assert error(app, args).where == "ARGS['time-limit'] = 'long'"
+    assert error(app, {"time-limit": "long"}).where == "ARGS['time-limit'] = 'long'"
+    assert error(app, {"beat": True}).where == "CELERY_WORKER_CONCURRENCY = 'many'"
 
 
 def test_the_value_of_a_secret_variable_is_not_shown(
