@@ -328,11 +328,25 @@ class Command:
             ) from exc
 
 
+# Types of click's that convert a value by themselves, and open nothing.
+_PLAIN_TYPES: Final = (
+    *{type(kind) for kind in (click.BOOL, click.FLOAT, click.INT, click.STRING)},
+    click.Choice, click.DateTime, click.FloatRange, click.IntRange,
+)  # fmt: skip
+
+
 def _without_code(param: click.Parameter) -> click.Parameter:
     """Declare one of the app's own options so that none of the app's code runs."""
     declared = copy.copy(param)
+    # A class of the app's own may override what click calls.
+    is_option = isinstance(param, click.Option)
+    declared.__class__ = click.Option if is_option else click.Argument
     declared.callback = None
-    if not type(param.type).__module__.startswith("click."):
+    if callable(declared.default):
+        declared.default = None
+    if isinstance(declared, click.Option):
+        declared.prompt = None
+    if type(param.type) not in _PLAIN_TYPES:
         declared.type = click.STRING
     return declared
 

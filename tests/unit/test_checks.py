@@ -1195,8 +1195,24 @@ def conf(shop: Celery) -> Counting:
         def convert(self, value: Any, param: Any, ctx: Any) -> Any:
             return {"a": ctx.obj.app.conf.task_default_queue.upper()}[value]
 
-    shop.user_options["preload"].add(click.Option(["--own"], callback=read))
-    shop.user_options["preload"].add(click.Option(["--known"], type=Known()))
+    class Own(click.Option):
+        def process_value(self, ctx: click.Context, value: Any) -> Any:
+            return ctx.obj.app.conf.task_default_queue
+
+    def function(value: str) -> str:
+        return f"{value}{shop.conf.task_default_queue}"
+
+    for option in (
+        click.Option(["--own"], callback=read),
+        click.Option(["--known"], type=Known()),
+        click.Option(["--shard"], default=lambda: shop.conf.worker_concurrency),
+        click.Option(["--made"], type=function),
+        click.Option(["--pair"], nargs=2, type=(function, Known())),
+        click.Option(["--asked"], prompt=True),
+        click.Option(["--file"], type=click.File()),
+        Own(["--overridden"]),
+    ):
+        shop.user_options["preload"].add(option)
     return conf
 
 
@@ -1204,7 +1220,7 @@ def conf(shop: Celery) -> Counting:
     "args",
     [
         {},
-        {"own": "x", "known": "a"},
+        {"own": "x", "known": "a", "made": "b", "pair": ["c", "a"], "file": "/no/x"},
         {"loglevel": "INFO", "pidfile": "x", "schedule": "x"},
         {"scheduler": PERSISTENT, "schedule": "x"},
         "-l INFO -- worker.prefetch_multiplier=1",
@@ -1224,7 +1240,8 @@ def test_a_check_does_not_configure_the_app(
 
 
 @pytest.mark.parametrize("backend", [CeleryWorker, CeleryBeat])
-def test_a_start_configures_the_app(conf: Counting, backend: Any) -> None:
+def test_a_start_configures_the_app(shop: Celery, conf: Counting, backend: Any) -> None:
+    shop.user_options["preload"].clear()  # one of them asks
     backend(**WORKER).prep_server_args()
     assert conf.reads > 0
     assert conf.sent
