@@ -12,6 +12,7 @@ import re
 import site
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ("PATH_GIVEN", "RestartError", "again", "as_python_m", "behind", "prepare")
 
@@ -20,6 +21,16 @@ PATH_GIVEN = "PRODSERVER_CELERY5_PYTHONPATH"
 
 _FILE = os.path.abspath(__file__)
 _LAUNCHER = os.path.join(os.path.dirname(_FILE), "green.py")
+
+
+class _Words(list[str]):
+    """What `sys.argv` stays until Celery reads it, at the interpreter's end.
+
+    `runpy` in a program that runs this one would put the first word back before.
+    """
+
+    def __setitem__(self, index: Any, word: Any) -> None:
+        pass
 
 
 class RestartError(Exception):
@@ -37,14 +48,15 @@ def prepare(*, moves: bool = False) -> None:
     try:
         flags, program, folder = _started()
     except RestartError as exc:
-        sys.argv[:] = ["-c", "import sys; sys.exit(sys.argv[1])", str(exc)]
+        words = ["-c", "import sys; sys.exit(sys.argv[1])", str(exc)]
+        sys.argv = _Words(words)
         return
     _keep_path(program)
     if moves or folder != os.getcwd():
         flags[:0] = [_FILE, folder]
     elif not program[0].startswith("-"):
         program[0] = os.path.join(folder, program[0])
-    sys.argv[:] = [*flags, *program]
+    sys.argv = _Words([*flags, *program])
 
 
 def as_python_m(words: Sequence[str]) -> None:
@@ -54,7 +66,7 @@ def as_python_m(words: Sequence[str]) -> None:
         words: the command line of the worker.
     """
     _keep_path()
-    sys.argv[:] = words
+    sys.argv = _Words(words)
 
 
 def again() -> None:
@@ -83,6 +95,11 @@ def behind(launcher: str, *words: str) -> None:
     if launcher in sys.orig_argv:
         return
     flags, program, folder = _started()
+    if any(re.match("-[^-WX]*x", flag) for flag in flags):
+        raise RestartError(
+            "Python's -x would skip the first line of this package's launcher, which"
+            " patches for the pool. Start the program without -x."
+        )
     # The launcher runs before the program, which may have found its libraries by
     # itself: one in a zip has unpacked them. And an APM agent that came by PYTHONPATH
     # takes itself off it.
@@ -116,13 +133,32 @@ def _started() -> tuple[list[str], list[str], str]:
             "Python reads a program from its standard input once, so it cannot be"
             " started again. Start it from a file, such as: python manage.py …"
         )
+    if not sys.executable:
+        raise RestartError(
+            "Python does not know its own path, so it cannot be started again. Start"
+            " it by its path, without `exec -a`."
+        )
     here = os.getcwd()
     script = program[0]
-    if script.startswith("-") or os.path.isabs(script):
+    if script == "-m" and _has_lost_its_folder(here):
+        raise RestartError(
+            f"Python's -E hides the folder that it was started in, which it has left"
+            f" for {here}, so it cannot be started again. Start it by its path, such"
+            " as: python -E …/manage.py"
+        )
+    if script.startswith("-"):
+        return flags, program, here
+    if os.path.exists(script) and not (os.path.isfile(script) or os.path.isdir(script)):
+        raise RestartError(
+            f"Python reads a program from {script} once, so it cannot be started again."
+            " Start it from a file, such as: python manage.py …"
+        )
+    if os.path.isabs(script):
         return flags, program, here
     # Python makes the path of a script, a folder or a zip absolute before it runs it.
     main = getattr(sys.modules["__main__"], "__file__", None) or ""
-    for end in (script, os.path.join(script, "__main__.py")):
+    folder_s = os.path.join(script, "__main__.py")
+    for end in (script, folder_s, os.path.normpath(folder_s)):
         if main.endswith(os.sep + end):
             return flags, program, main.removesuffix(os.sep + end) or os.sep
     if os.path.exists(script):
@@ -131,6 +167,13 @@ def _started() -> tuple[list[str], list[str], str]:
         f"{script} is not in {here}, where the program has gone, so it cannot be"
         " started again. Start it by its full path."
     )
+
+
+def _has_lost_its_folder(here: str) -> bool:
+    """Whether ``python -m`` has left its folder, and PYTHONPATH cannot name it."""
+    flags = sys.flags
+    searches_it = not (flags.isolated or getattr(flags, "safe_path", False))
+    return bool(flags.ignore_environment and searches_it and here not in sys.path)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing.process
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -202,6 +203,72 @@ def test_a_program_that_is_not_found_any_more(
     (tmp_path / "manage.py").unlink()
     with pytest.raises(restart.RestartError, match=r"manage.py is not in .*full path"):
         restart.again()
+
+
+def test_a_pipe_is_read_once(started: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("pipe", str(tmp_path / "pipe")):
+        started.setattr(sys, "orig_argv", ["python", path, "prodserver", "worker"])
+        with pytest.raises(restart.RestartError, match=r"pipe once, .* from a file"):
+            restart.again()
+
+
+def test_the_folder_that_is_a_program(
+    started: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As `python .` in it, whose path has a dot too many or none."""
+    for file in ("./__main__.py", "__main__.py"):
+        sys.modules["__main__"].__file__ = os.path.join(tmp_path, file)
+        started.chdir("/")
+        started.setattr(sys, "orig_argv", ["python", ".", "prodserver"])
+        restart.prepare()
+        assert sys.argv == [restart.__file__, str(tmp_path), ".", "prodserver"]
+
+
+def test_a_module_whose_folder_only_the_path_knows(
+    started: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started.setattr(sys, "orig_argv", ["python", "-E", "-m", "manage", "x"])
+    started.setattr(sys, "flags", SimpleNamespace(
+        isolated=0, safe_path=False, ignore_environment=1, no_site=0
+    ))  # fmt: skip
+    started.syspath_prepend(tmp_path)
+    with pytest.raises(Executed):
+        restart.again()
+    started.chdir("/")
+    with pytest.raises(restart.RestartError, match=r"Python's -E hides .* its path"):
+        restart.again()
+
+
+def test_a_launcher_has_no_first_line_to_skip(started: pytest.MonkeyPatch) -> None:
+    started.setattr(sys, "orig_argv", ["python", "-ux", "-Xx", "manage.py", "-x"])
+    with pytest.raises(restart.RestartError, match="Python's -x would skip"):
+        green.restart("gevent")
+    with pytest.raises(Executed):
+        restart.again()
+    started.setattr(sys, "orig_argv", ["python", "-Xx", "-Wx", "manage.py", "-x"])
+    with pytest.raises(Executed):
+        green.restart("gevent")
+
+
+def test_a_python_that_does_not_know_itself(started: pytest.MonkeyPatch) -> None:
+    started.setattr(sys, "orig_argv", ["python", "manage.py"])
+    started.setattr(sys, "executable", "")
+    with pytest.raises(restart.RestartError, match="does not know its own path"):
+        green.restart("gevent")
+
+
+def test_what_runs_the_program_puts_no_word_back(
+    started: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As `runpy.run_path` in a wrapper does, before Celery reads the words."""
+    started.setattr(sys, "orig_argv", ["python", "wrapper.py", "manage.py", "x"])
+    (tmp_path / "wrapper.py").touch()
+    (tmp_path / "manage.py").write_text(
+        "from prodserver_celery5 import restart; restart.prepare()"
+    )
+    runpy.run_path(str(tmp_path / "manage.py"), run_name="__main__")
+    assert sys.argv == [str(tmp_path / "wrapper.py"), "manage.py", "x"]
 
 
 def test_the_launcher_gets_the_path_that_was_given(
