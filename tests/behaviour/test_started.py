@@ -39,6 +39,16 @@ if __name__ == "__main__":
     main()
 """
 
+# As debuggers and profilers run a program.
+WRAPPER = """
+import runpy
+import sys
+
+sys.argv.pop(0)
+sys.path.insert(0, "app")
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 CHDIR = "os.chdir(os.path.dirname(os.path.abspath(__file__)))"
 APP = "sys.path.append(os.path.dirname(os.path.abspath(__file__)))"
 
@@ -55,6 +65,8 @@ WAYS: dict[str, tuple[list[str], str]] = {
     "symbolic link, chdir": (["bin/manage"], "os.chdir('/')"),
     "isolated": (["-I", "app/manage.py"], APP),
     "folder": (["app"], CHDIR),
+    "folder, dot": (["app/."], "os.chdir('/')"),
+    "wrapper": (["app/wrapper.py", "app/manage.py"], ""),
     "zip": (["app.zip"], "os.chdir('/')"),
     "module, chdir": (["-m", "app.manage"], f"{APP}\n{CHDIR}"),
     "package, chdir": (["-m", "app"], f"{APP}\nos.chdir('/')"),
@@ -73,6 +85,7 @@ def project(site: Site, before: str) -> Path:
     (home / "bin").mkdir()
     (home / "app" / "manage.py").write_text(MANAGE.format(before=before))
     (home / "app" / "__main__.py").write_text(MANAGE.format(before=before))
+    (home / "app" / "wrapper.py").write_text(WRAPPER)
     (home / "app" / "only_here.py").write_text("")
     (home / "bin" / "manage").symlink_to("../app/manage.py")
     with zipfile.ZipFile(home / "app.zip", "w") as packed:
@@ -146,6 +159,18 @@ def test_sighup_and_a_green_pool(make_site: MakeSite, ways: Sequence[str]) -> No
     outcomes = both(lambda site: hung_up(site, order[site]), sites)
     for outcome in outcomes:
         assert outcome == {"patched": ["gevent", "gevent"], "status": 0}
+
+
+def test_a_program_from_a_pipe_says_what_to_run_instead(make_site: MakeSite) -> None:
+    site = make_site("prodserver", "redis")
+    (site.folder / "manage.py").write_text(MANAGE.format(before=""))
+    site.env["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+    site.words("worker", pool="gevent")
+    command = f"cat manage.py | {sys.executable} /dev/stdin prodserver worker"
+    runner = site.start_command(["sh", "-c", command], cwd=site.folder)
+    assert runner.wait(timeout=60) == 1
+    assert "worker: Python reads a program from /dev/stdin once" in runner.output
+    assert "Traceback" not in runner.output
 
 
 def detached(site: Site) -> dict[str, Any]:
