@@ -69,6 +69,11 @@ def test_they_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
             ["--pidfile=/no/x"],
             "worker: on the command line, pidfile = '/no/x': the folder '/no' does not",
         ),
+        (
+            {},
+            ["worker", "-c2"],
+            "worker: on the command line, the arguments begin with 'worker': they take",
+        ),
         ({}, ["--uid=nobody-here"], "worker: on the command line, uid = 'nobody-here'"),
         # The command line is not blamed for a mistake in ARGS.
         ({"no-such": 1}, ["-c2"], "worker: ARGS['no-such'] = 1: Celery "),
@@ -81,6 +86,11 @@ def test_a_mistake_is_where_it_is(args: Any, extra: list[str], line: str) -> Non
         CeleryWorker(APP="prayer_room_api", ARGS=args).prep_server_args(extra)
     assert str(stopped.value).startswith(line)
     assert "\n" not in str(stopped.value)
+
+
+def test_the_hint_for_a_command_line_is_not_about_args() -> None:
+    with pytest.raises(CommandError, match=r" Leave them out\.$"):
+        CeleryWorker(APP="prayer_room_api").prep_server_args(["celery", "worker"])
 
 
 def test_what_args_have_wrong_they_may_put_right() -> None:

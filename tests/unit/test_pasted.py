@@ -5,6 +5,7 @@ The table in docs/procfile.md shows some of it, and what to write instead.
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
@@ -136,3 +137,25 @@ def test_a_doubt_is_one_line_of_a_start_that_goes_on(
         ' stays as it is. Write an f-string with os.environ["EUR"] in the settings.\n'
     )
     assert capsys.readouterr().err == ("" if silenced else line)
+
+
+class Full:
+    """A standard error without room."""
+
+    def write(self, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_doubt_that_nobody_can_read_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Entry, "running", False)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
+    monkeypatch.setattr("prodserver_celery5.command.run", lambda context: 3)
+    backend = CeleryWorker(APP="prayer_room_api", ARGS="-Q price$EUR")
+    words = backend.prep_server_args()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "stderr", Full())
+        backend.start_server(*words)
+    assert ended.value.code == 3
