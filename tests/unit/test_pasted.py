@@ -155,7 +155,8 @@ def test_a_doubt_that_nobody_can_read_stops_nothing(
     monkeypatch.setattr("prodserver_celery5.command.run", lambda context: 3)
     backend = CeleryWorker(APP="prayer_room_api", ARGS="-Q price$EUR")
     words = backend.prep_server_args()
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", Full())
-        backend.start_server(*words)
+        with pytest.raises(SystemExit) as ended:
+            backend.start_server(*words)
     assert ended.value.code == 3
