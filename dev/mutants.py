@@ -42,7 +42,9 @@ PROCESSES = {
     "record": HEARTBEATS,
     "restart": ["tests/behaviour/test_started.py"],
 }
-LIMIT = 600  # seconds per run of pytest
+# Seconds for a mutant, with the unit tests and with real processes.
+UNIT_LIMIT = 180
+PROCESS_LIMIT = 600
 
 SWAPPED = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -167,7 +169,7 @@ def enter(folder: Path) -> None:
     os.environ["PYTHONPATH"] = str(folder)
 
 
-def run(folder: Path, words: list[str]) -> int:
+def run(folder: Path, words: list[str], limit: float) -> int:
     """Run pytest in a fork, so that shared imports happen once; return its status."""
     sys.stdout.flush()
     pid = os.fork()
@@ -183,7 +185,7 @@ def run(folder: Path, words: list[str]) -> int:
         finally:
             # Whatever a mutant raises: what encloses this is the parent's.
             os._exit(status)
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -243,7 +245,10 @@ def tests_of(mutant: Mutant, reached: dict[tuple[str, int], set[str]]) -> list[s
 
 
 def survivors(
-    folder: Path, mutants: list[Mutant], tests: Callable[[Mutant], list[str]]
+    folder: Path,
+    mutants: list[Mutant],
+    tests: Callable[[Mutant], list[str]],
+    limit: float,
 ) -> list[Mutant]:
     """Return, and print, the mutants that live through their tests."""
     lived = []
@@ -252,7 +257,7 @@ def survivors(
         original = mutant.path.read_text()
         mutant.path.write_text(mutant.source)
         try:
-            status = run(folder, words) if words else 0
+            status = run(folder, words, limit) if words else 0
         finally:
             mutant.path.write_text(original)
         if status == 0:
@@ -281,9 +286,11 @@ def main() -> None:
         random.Random(words.seed).shuffle(mutants)
         sample = mutants[: words.count]
         print(f"seed {words.seed}: {len(sample)} of {len(mutants)} mutants")
-        lived = survivors(folder, sample, lambda mutant: tests_of(mutant, reached))
+        lived = survivors(folder, sample, lambda m: tests_of(m, reached), UNIT_LIMIT)
         print(f"{len(sample) - len(lived)} of {len(sample)} killed by unit tests")
-        lived = survivors(folder, lived, lambda m: PROCESSES.get(m.path.stem, []))
+        lived = survivors(
+            folder, lived, lambda m: PROCESSES.get(m.path.stem, []), PROCESS_LIMIT
+        )
         print(f"{len(sample) - len(lived)} of {len(sample)} killed")
 
 
