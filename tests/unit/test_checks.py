@@ -515,6 +515,7 @@ def test_a_finding_is_one_line(
             {"concurrency": "$COUNT"},
             'ARGS are not read by a shell: write os.environ["COUNT"] in the settings.',
         ),
+        ({"pidfile": "~/no-such/x"}, "Nothing expands ~: write Path.home()."),
         (["-Q", "$QUEUE"], 'Write os.environ["QUEUE"] in the settings.'),
         ({"queues": "$QUEUE"}, 'Write "queues": os.environ["QUEUE"] in the settings.'),
     ],
@@ -642,7 +643,9 @@ def test_a_custom_pool_without_its_variable(
     (message,) = found(settings, shop={**WORKER, "ARGS": {"pool": "custom"}})
     assert message.id in ("prodserver_celery5.W001", "prodserver_celery5.E007")
     if message.id.endswith("W001"):
-        assert message.msg.endswith("needs the variable CELERY_CUSTOM_WORKER_POOL.")
+        assert message.msg == (
+            "pool = 'custom' needs the variable CELERY_CUSTOM_WORKER_POOL."
+        )
 
 
 @pytest.mark.usefixtures("shop")

@@ -232,6 +232,13 @@ def test_a_pair_of_flags(
     assert parse(app, {}, "beat").params["shout"] is None
 
 
+def test_the_other_name_of_a_pair_is_one_word(app: Celery) -> None:
+    pair = click.Option(["--shout/--no-shout", "--loud/--quietly"], default=None)
+    app.user_options["beat"].add(pair)
+    assert parsing.words("beat", app, {"loud": False}) == ["--no-shout"]
+    assert parsing.words("beat", app, {"quietly": False}) == ["--shout"]
+
+
 @pytest.mark.parametrize(
     ("declared", "value", "parsed"),
     [

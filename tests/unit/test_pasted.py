@@ -117,6 +117,22 @@ def test_what_is_pasted(
     assert str(finding).startswith("shop: ")
 
 
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        ("exec celery -A proj worker -l INFO", 'Write "-l INFO".'),
+        ("nice celery worker", "Leave ARGS out. What stands before celery (nice …)"),
+    ],
+)
+def test_what_stands_before_celery(settings: Any, args: str, hint: str) -> None:
+    path = "prodserver_celery5.backends.CeleryWorker"
+    entry = {"BACKEND": path, "APP": "prayer_room_api", "ARGS": args}
+    settings.PRODUCTION_PROCESSES = {"shop": entry}
+    (message,) = check_processes()
+    assert message.hint
+    assert message.hint.removesuffix(" stays in the Procfile.") == hint
+
+
 @pytest.mark.parametrize("silenced", [False, True])
 def test_a_doubt_is_one_line_of_a_start_that_goes_on(
     settings: Any,

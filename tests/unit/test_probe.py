@@ -107,14 +107,19 @@ def test_not_alive(
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [("", "is empty"), ("something else\n", "is not the file of")]
+    ("content", "why"),
+    [
+        ("", " is empty: nothing has been written to it yet"),
+        ("something else\n", " is not the file of a heartbeat"),
+    ],
 )
 def test_another_file(
     content: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text(content)
-    assert main([str(tmp_path / "file")]) == 1
-    assert why in capsys.readouterr().out
+    file = str(tmp_path / "file")
+    assert main([file]) == 1
+    assert capsys.readouterr().out == f"not alive: {file}{why}\n"
 
 
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
