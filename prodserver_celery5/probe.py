@@ -10,15 +10,19 @@ import os
 import sys
 import time
 
-__all__ = ("MAGIC", "READY", "SIZE", "VERSION", "judge", "process_start")
+__all__ = ("MAGIC", "READY", "SIZE", "VERSION", "checksum", "judge", "process_start")
 
 # A record is one line of this size. `record.Record` writes it.
-SIZE = 128
+SIZE = 160
 VERSION = 1
 MAGIC = "prodserver_celery5.heartbeat"
 
 # The states in which a process does its job.
 READY = ("ready", "standing by", "leading")
+
+# How often a line is read that is just being written, and how long apart, in seconds.
+ATTEMPTS = 20
+PAUSE = 0.01
 
 USAGE = "usage: python -m prodserver_celery5.probe FILE [--ready] [--max-age SECONDS]"
 
@@ -71,17 +75,12 @@ def judge(
             has allowed itself.
     """
     try:
-        # Should it be a pipe, this does not wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            line = os.read(fd, SIZE + 1).decode("ascii", "replace")
-        finally:
-            os.close(fd)
+        line = _read(path)
     except OSError as exc:
         return False, f"not alive: {path}: {exc.strerror}"
     if not line:
         return False, f"not alive: {path} is empty: nothing has been written to it yet"
-    head, *pairs = line.rstrip().split(" ", 6)
+    head, *pairs = line.split(" ", 7)
     fields = dict(pair.partition("=")[::2] for pair in pairs)
     if head != MAGIC:
         return False, f"not alive: {path} is not the file of a heartbeat"
@@ -93,6 +92,8 @@ def judge(
         at, silence = float(fields["at"]), float(fields["silence"])
         state = fields["state"]
     except (KeyError, ValueError):
+        return False, f"not alive: {path} is damaged"
+    if not _is_whole(line):
         return False, f"not alive: {path} is damaged"
     who = f"process {pid}, {state}"
     if state == "stopped":
@@ -109,6 +110,46 @@ def judge(
     if ready and state not in READY:
         return False, f"alive, but not ready: {who}"
     return True, f"alive: {who}: silent for {age:.1f} s, allowed {allowed:g} s"
+
+
+def checksum(text: str) -> str:
+    """Return a checksum of a text: the one of Fletcher, in hexadecimal.
+
+    Args:
+        text: in ASCII.
+    """
+    one = two = 0
+    for byte in text.encode("ascii", "replace"):
+        one = (one + byte) % 255
+        two = (two + one) % 255
+    return f"{two:02x}{one:02x}"
+
+
+def _read(path: str) -> str:
+    """Return the line of a file, again and again until it is whole.
+
+    A file system may show a reader half of an old line and half of a new one.
+    """
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE)
+        # Should it be a pipe, this does not wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            line = os.read(fd, SIZE + 1).decode("ascii", "replace").rstrip()
+        finally:
+            os.close(fd)
+        if not line.startswith(f"{MAGIC} ") or _is_whole(line):
+            break
+    return line
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line has its checksum; one of another version is left to others."""
+    before, found, rest = line.partition(" sum=")
+    given, _, state = rest.partition(" ")
+    version = f" version={VERSION} " in line
+    return not version or bool(found and given == checksum(f"{before} {state}"))
 
 
 def process_start(pid: int | str) -> tuple[str, int] | None:

@@ -1,6 +1,7 @@
 """The file that the probe reads: one line of a fixed size, rewritten in place.
 
-So a write needs no more space than the file has, and nobody reads half a line.
+So a write needs no more space than the file has. A checksum tells a reader who has read
+half of an old line and half of a new one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import stat
 import time
 from contextlib import suppress
 
-from .probe import MAGIC, SIZE, VERSION, process_start
+from .probe import MAGIC, SIZE, VERSION, checksum, process_start
 
 __all__ = ("Record", "RecordError")
 
@@ -104,10 +105,12 @@ class Record:
         fd = self._opened()
         # Rounded down: the probe takes a time in the future for one before a reboot.
         at = math.floor(time.monotonic() * 1000) / 1000
-        line = (
+        head = (
             f"{MAGIC} version={VERSION} pid={os.getpid()} start={self._start}"
-            f" at={at:.3f} silence={math.ceil(silence)} state={state}"
-        ).ljust(SIZE - 1)
+            f" at={at:.3f} silence={math.ceil(silence)}"
+        )
+        end = f"state={state}"
+        line = f"{head} sum={checksum(f'{head} {end}')} {end}".ljust(SIZE - 1)
         if os.pwrite(fd, f"{line}\n".encode("ascii"), 0) != SIZE:
             raise RecordError("was not written as a whole")
 

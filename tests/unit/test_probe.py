@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from prodserver_celery5 import probe
-from prodserver_celery5.probe import MAGIC, judge, main, process_start
+from prodserver_celery5.probe import (
+    MAGIC,
+    SIZE,
+    checksum,
+    judge,
+    main,
+    process_start,
+)
 
 START = process_start("self")
 
@@ -31,11 +38,13 @@ def record(path: Path, **changes: object) -> str:
         "start": START[1] if START else 0,
         "at": time.monotonic(),
         "silence": 30,
-        "state": "ready",
         **changes,
     }
+    state = fields.pop("state", "ready")
     pairs = (f"{key}={value}" for key, value in fields.items() if value is not None)
-    path.write_text(f"{' '.join([MAGIC, *pairs]):<127}\n")
+    head, end = " ".join([MAGIC, *pairs]), f"state={state}"
+    whole = f"{head} sum={checksum(f'{head} {end}')} {end}"
+    path.write_text(f"{whole:<{SIZE - 1}}\n")
     return str(path)
 
 
@@ -120,6 +129,21 @@ def test_another_file(
     file = str(tmp_path / "file")
     assert main([file]) == 1
     assert capsys.readouterr().out == f"not alive: {file}{why}\n"
+
+
+def test_a_line_that_is_just_being_written_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = Path(record(tmp_path / "old", state="standing by")).read_text()
+    new = Path(record(tmp_path / "new", state="ready")).read_text()
+    end = new.index("ready ") + len("ready ")
+    file = tmp_path / "file"
+    file.write_text(new[:end] + old[end:])
+    assert "state=ready ng by" in file.read_text()
+    assert main([str(file)]) == 1
+    assert capsys.readouterr().out == f"not alive: {file} is damaged\n"
+    monkeypatch.setattr(time, "sleep", lambda pause: file.write_text(new))
+    assert main([str(file), "--ready"]) == 0
 
 
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
