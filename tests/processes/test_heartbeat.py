@@ -61,7 +61,7 @@ class Heart:
         return judge(str(self.file), **options)[1]
 
     def record(self) -> dict[str, str]:
-        pairs = self.file.read_text().rstrip().split(" ", 6)[1:]
+        pairs = self.file.read_text().rstrip().split(" ", 7)[1:]
         return dict(pair.split("=", 1) for pair in pairs)
 
     def probe(self, *words: str) -> int:
