@@ -18,7 +18,7 @@ import pytest
 from dev.procfile import ROOT
 from dev.waiting import wait_until
 from prodserver_celery5.heartbeat import TURN, WAIT
-from prodserver_celery5.probe import SIZE, judge
+from prodserver_celery5.probe import SIZE, checksum, judge
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment
 from tests.servers import Services
@@ -151,13 +151,15 @@ def test_a_file_that_is_not_its_own(heart: Heart) -> None:
     other = heart.deployment.start("worker")
     assert other.wait() == 1
     row(heart, "prefork: another one with its file", alive=True, ready=True)
-    left = heart.file.read_bytes()
+    left = heart.file.read_text()
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     # The pid of this process, which started at another time.
-    taken = f"pid={os.getpid()}".encode()
-    line = left.replace(f"pid={worker.pid}".encode(), taken)
-    heart.file.write_bytes(line.rstrip().ljust(SIZE - 1) + b"\n")
+    line = left.replace(f"pid={worker.pid}", f"pid={os.getpid()}")
+    head, _, rest = line.rstrip().partition(" sum=")
+    state = rest.partition(" ")[2]
+    line = f"{head} sum={checksum(f'{head} {state}')} {state}"
+    heart.file.write_text(f"{line.ljust(SIZE - 1)}\n")
     assert "another process has its number now" in heart.said()
     row(heart, "prefork: its pid is another's", alive=False, ready=False)
     heart.file.rename(heart.file.with_name("elsewhere"))
