@@ -224,7 +224,21 @@ def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
         # enough: a child that was forked later holds it, too.
         socket = _unpatched("socket", "socket")
         copy = socket(fileno=os.dup(connection.connection.sock.fileno()))
-        copy.shutdown(_unpatched("socket", "SHUT_RDWR"))
+        copy.shutdown(_unpatched("socket", "SHUT_WR"))
+        # RabbitMQ closes its side when it has read everything. Ending before, with an
+        # answer unread, would discard acknowledgements that are on their way to it.
+        select = _unpatched("select", "select")
+        ends = time.monotonic() + 1
+        while (left := ends - time.monotonic()) > 0:
+            try:
+                if select([copy], [], [], left)[0] and not copy.recv(
+                    65536, _unpatched("socket", "MSG_DONTWAIT")
+                ):
+                    break
+            except BlockingIOError:
+                pass  # the main thread has read it
+            except OSError:
+                break  # it is gone
     elif kind == "redis":
         _give_back_to_redis(connection, sleep)
     else:
