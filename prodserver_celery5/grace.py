@@ -228,17 +228,12 @@ def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
         # RabbitMQ closes its side when it has read everything. Ending before, with an
         # answer unread, would discard acknowledgements that are on their way to it.
         select = _unpatched("select", "select")
+        at_once = _unpatched("socket", "MSG_DONTWAIT")
         ends = time.monotonic() + 1
-        while (left := ends - time.monotonic()) > 0:
-            try:
-                if select([copy], [], [], left)[0] and not copy.recv(
-                    65536, _unpatched("socket", "MSG_DONTWAIT")
-                ):
+        with suppress(OSError):  # it is gone
+            while (left := ends - time.monotonic()) > 0:
+                if select([copy], [], [], left)[0] and not copy.recv(65536, at_once):
                     break
-            except BlockingIOError:
-                pass  # the main thread has read it
-            except OSError:
-                break  # it is gone
     elif kind == "redis":
         _give_back_to_redis(connection, sleep)
     else:
