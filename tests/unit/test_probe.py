@@ -134,8 +134,9 @@ def test_another_file(
 def test_a_line_that_is_just_being_written_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = Path(record(tmp_path / "old", state="standing by")).read_text()
-    new = Path(record(tmp_path / "new", state="ready")).read_text()
+    at = time.monotonic()
+    old = Path(record(tmp_path / "old", at=at, state="standing by")).read_text()
+    new = Path(record(tmp_path / "new", at=at, state="ready")).read_text()
     end = new.index("ready ") + len("ready ")
     file = tmp_path / "file"
     file.write_text(new[:end] + old[end:])
