@@ -133,7 +133,7 @@ class Mutant:
                         seen += 1
                         if seen != number:
                             continue
-                        self.line = node.lineno  # type: ignore[attr-defined] # it varies
+                        self.line = node.lineno  # type: ignore[attr-defined] # code has
                         self.text = f"{ast.unparse(node)}  →  {ast.unparse(variant)}"
                         ast.copy_location(variant, node)
                         if isinstance(value, list):

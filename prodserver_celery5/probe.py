@@ -91,9 +91,9 @@ def judge(
         pid, start = int(fields["pid"]), int(fields["start"])
         at, silence = float(fields["at"]), float(fields["silence"])
         state = fields["state"]
+        if not _is_whole(line):
+            raise ValueError
     except (KeyError, ValueError):
-        return False, f"not alive: {path} is damaged"
-    if not _is_whole(line):
         return False, f"not alive: {path} is damaged"
     who = f"process {pid}, {state}"
     if state == "stopped":
@@ -113,11 +113,12 @@ def judge(
 
 
 def checksum(text: str) -> str:
-    """Return a checksum of a text: the one of Fletcher, in hexadecimal.
+    """Return Fletcher's checksum of a text, as four hexadecimal digits.
 
     Args:
-        text: in ASCII.
+        text: the text, in ASCII.
     """
+    # Not binascii's, whose import alone takes longer than all of this.
     one = two = 0
     for byte in text.encode("ascii", "replace"):
         one = (one + byte) % 255
@@ -126,7 +127,7 @@ def checksum(text: str) -> str:
 
 
 def _read(path: str) -> str:
-    """Return the line of a file, again and again until it is whole.
+    """Return the line of a file; read it again if it is not whole.
 
     A file system may show a reader half of an old line and half of a new one.
     """
@@ -145,11 +146,12 @@ def _read(path: str) -> str:
 
 
 def _is_whole(line: str) -> bool:
-    """Whether a line has its checksum; one of another version is left to others."""
-    before, found, rest = line.partition(" sum=")
-    given, _, state = rest.partition(" ")
-    version = f" version={VERSION} " in line
-    return not version or bool(found and given == checksum(f"{before} {state}"))
+    """Whether a line has its checksum; another version may have none."""
+    if f" version={VERSION} " not in line:
+        return True
+    head, _, rest = line.partition(" sum=")
+    given, _, end = rest.partition(" ")
+    return given == checksum(f"{head} {end}")
 
 
 def process_start(pid: int | str) -> tuple[str, int] | None:

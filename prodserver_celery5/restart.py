@@ -157,8 +157,8 @@ def _started() -> tuple[list[str], list[str], str]:
         return flags, program, here
     # Python makes the path of a script, a folder or a zip absolute before it runs it.
     main = getattr(sys.modules["__main__"], "__file__", None) or ""
-    folder_s = os.path.join(script, "__main__.py")
-    for end in (script, folder_s, os.path.normpath(folder_s)):
+    inside = os.path.join(script, "__main__.py")
+    for end in (script, inside, os.path.normpath(inside)):
         if main.endswith(os.sep + end):
             return flags, program, main.removesuffix(os.sep + end) or os.sep
     if os.path.exists(script):
