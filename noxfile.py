@@ -367,7 +367,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Break the package in many places, and see which tests notice."""
-    install(session, "tests")
+    install(session, "behaviour")
     session.run("python", "-m", "dev.mutants", *session.posargs)
 
 

@@ -241,9 +241,12 @@ def lines_of_functions(path: Path) -> set[int]:
 
 def tests_of(mutant: Mutant, reached: dict[tuple[str, int], set[str]]) -> list[str]:
     """Return the unit and differential tests that reach a mutant's line."""
-    if mutant.line in lines_of_functions(mutant.path):
-        return sorted(reached[mutant.path.name, mutant.line])
-    return SUITES
+    if mutant.line not in lines_of_functions(mutant.path):
+        return SUITES
+    # What only a process of a test's own has run is that test's to notice.
+    own = f"tests/unit/test_{mutant.path.stem}.py"
+    alone = [own] if Path(own).is_file() else []
+    return sorted(reached[mutant.path.name, mutant.line]) or alone
 
 
 def survivors(

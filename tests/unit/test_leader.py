@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, signals
+from celery.beat import PersistentScheduler, Scheduler
+from celery.schedules import schedule
 from django.core import checks
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management import CommandError
-from django.db import ConnectionHandler, OperationalError, connections
+from django.db import (
+    ConnectionHandler,
+    InterfaceError,
+    OperationalError,
+    connections,
+)
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 
+from dev.waiting import wait_until
 from prodserver_celery5 import leader, locks, restart
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
+from prodserver_celery5.command import OptionError
 from prodserver_celery5.entries import Entry
 from prodserver_celery5.locks import RefusedError, UnavailableError, lock_of
 
@@ -220,6 +231,46 @@ def test_the_name_has_app_and_key_and_nothing_of_args(
 
 
 @pytest.mark.usefixtures("databases")
+def test_what_a_beat_hands_to_its_lead(
+    settings: Any, beat: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PRODUCTION_PROCESSES = {}
+    entry = Entry("beat", {**beat, "ARGS": {"pidfile": "beat.pid"}})
+    made: list[tuple[Any, ...]] = []
+
+    def lead(*args: Any) -> None:
+        made.append(args)
+
+    monkeypatch.setattr(leader, "Lead", lead)
+    leader.enter(entry, entry.context, print)
+    ((lock, pidfile, say),) = made
+    assert lock._path, "it has tried to connect"
+    assert (pidfile, say) == ("beat.pid", print)
+
+
+@pytest.mark.usefixtures("databases")
+@pytest.mark.parametrize("error", [RefusedError("a replica.", "Go."), UnavailableError])
+def test_a_database_that_refuses_stops_the_start(
+    beat: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    """One that is away does not: beat waits for it."""
+
+    def connect(lock: object) -> None:
+        raise error
+
+    monkeypatch.setattr(locks._SQLiteLock, "connect", connect)
+    entry = Entry("beat", beat)
+    if error is UnavailableError:
+        leader.enter(entry, entry.context)
+        return
+    with pytest.raises(OptionError) as refused:
+        leader.enter(entry, entry.context)
+    assert (refused.value.where, str(refused.value), refused.value.hint) == (
+        "LEADER_LOCK = 'default'", "a replica.", "Go."
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("databases")
 def test_one_has_it(tmp_path: Path) -> None:
     first, second, other = (lock_of("default", name) for name in ("a", "a", "b"))
     assert first.acquire()
@@ -294,27 +345,6 @@ def test_what_is_refused_says_what_to_do(databases: dict[str, Any]) -> None:
     assert refused.value.hint == "It has 'default'."
 
 
-def test_a_table_that_is_missing_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It ends beat, as it ends `celery beat`; a database that is down does not."""
-    lead = leader.Lead(locks.lock_of("default", "beat"))
-    waited: list[str] = []
-
-    def start_anew(reason: str, pause: float) -> None:
-        waited.append(reason)
-
-    monkeypatch.setattr(lead, "start_anew", start_anew)
-    lead.wait_for_database(OperationalError("server closed the connection"))
-    assert waited == [
-        "the database of the schedule is away: server closed the connection"
-    ]
-    missing = OperationalError("no such table: django_celery_beat_periodictask")
-    with pytest.raises(OperationalError, match="no such table"):
-        lead.wait_for_database(missing)
-    assert len(waited) == 1
-
-
 # The lead itself
 
 
@@ -328,7 +358,116 @@ def lead(
         raise restart.RestartError("this program cannot be started again")
 
     monkeypatch.setattr(restart, "again", again)
+    monkeypatch.setattr(signals.before_task_publish, "receivers", [])
     return leader.Lead(lock_of("default", "a"), str(tmp_path / "beat.pid"))
+
+
+@pytest.fixture
+def anew(lead: leader.Lead, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Why, and after which pause, the lead would have started again."""
+    told: list[tuple[str, float]] = []
+
+    def start_anew(reason: str, pause: float = 0) -> None:
+        told.append((reason, pause))
+        raise SystemExit
+
+    monkeypatch.setattr(lead, "start_anew", start_anew)
+    return told
+
+
+def test_it_stands_by_and_says_so_until_it_leads(
+    lead: leader.Lead, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has each reason once; who asks for the state hears it all the time."""
+    answers = iter([False, False, UnavailableError("no\nroute"), False, True])
+    told: list[object] = []
+    watches: list[tuple[str, bool]] = []
+
+    def acquire() -> bool:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def watch() -> None:
+        thread = threading.current_thread()
+        watches.append((thread.name, thread.daemon))
+
+    monkeypatch.setattr(lead.lock, "acquire", acquire)
+    monkeypatch.setattr(lead, "_say", told.append)
+    monkeypatch.setattr(lead, "_watch", watch)
+    monkeypatch.setattr(time, "sleep", told.append)
+    before = time.monotonic()
+    caplog.set_level(logging.INFO)
+    lead.gain()
+    wait_until(lambda: watches, 10)
+    assert told == [*["standing by", 0.25] * 4, "leading"]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "beat: Standing by: another one leads."),
+        ("INFO", "beat: Standing by: the database of the lock is away: no route."),
+        ("INFO", "beat: Standing by: another one leads."),
+        ("INFO", "beat: Leading."),
+    ]
+    assert watches == [("lead", True)]
+    assert before <= lead._held_at <= time.monotonic()
+
+
+def test_only_the_schedule_of_a_leader_asks_for_the_lock(
+    lead: leader.Lead, anew: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other threads send is the project's own affair."""
+
+    def publish() -> None:
+        signals.before_task_publish.send(sender="shop.tidy")
+
+    monkeypatch.setattr(lead, "_watch", lambda: None)
+    publish()
+    lead.gain()
+    lead._held_at = 0
+    publish()
+    assert time.monotonic() - lead._held_at < 60
+    lead.lock.close()
+    other = threading.Thread(target=publish)
+    other.start()
+    other.join()
+    assert anew == []
+    with pytest.raises(SystemExit):
+        publish()
+    assert anew == [("the lock is lost: nothing is sent", 0)]
+
+
+@pytest.mark.parametrize("pidfile", [None, "of another"])
+def test_a_new_start_says_why_and_gives_the_lock_back_first(
+    lead: leader.Lead,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    pidfile: str | None,
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(lead.lock, "close", lambda: done.append("given back"))
+    monkeypatch.setattr(time, "sleep", done.append)
+    monkeypatch.setattr(lead, "_pidfile", pidfile)
+    with pytest.raises(SystemExit):
+        lead.start_anew("the\nlock is lost", 2)
+    assert done == ["given back", 2]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "beat: the lock is lost; starting again, to stand by.")
+    ]
+
+
+def test_a_table_that_is_missing_is_not_waited_for(
+    lead: leader.Lead, anew: list[tuple[str, float]]
+) -> None:
+    """It ends beat, as it ends `celery beat`; a database that is down does not."""
+    with pytest.raises(SystemExit):
+        lead.wait_for_database(OperationalError("server closed the connection"))
+    reason = "the database of the schedule is away: server closed the connection"
+    assert anew == [(reason, 1)]
+    missing = OperationalError("no such table: django_celery_beat_periodictask")
+    with pytest.raises(OperationalError, match="no such table"):
+        lead.wait_for_database(missing)
+    assert len(anew) == 1
 
 
 def test_a_database_that_turns_out_to_have_no_lock(
@@ -409,3 +548,209 @@ def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
     with pytest.raises(ObjectDoesNotExist):
         scheduler.apply_async(entry)
     assert lead.lock.is_held()
+
+
+# The service and the scheduler of a beat that leads
+
+
+class Turns(Scheduler):  # type: ignore[misc] # as celery has no types
+    """A scheduler that does what it is told, and says what it has done."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.done: list[str] = []
+        self.answer: Any = 300
+        super().__init__(*args, **kwargs)
+
+    def tick(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def sync(self) -> None:
+        self.done.append("saved")
+
+    def reserve(self, entry: Any) -> Any:
+        self.done.append("reserved")
+        return entry
+
+    def apply_async(self, entry: Any, **kwargs: Any) -> Any:
+        self.done.append(f"sent {kwargs}")
+
+
+@pytest.fixture
+def app(beat: dict[str, Any], tmp_path: Path) -> Any:
+    app: Any = Entry("beat", beat).app
+    app.conf.beat_schedule_filename = str(tmp_path / "schedule")
+    return app
+
+
+@pytest.fixture
+def service(lead: leader.Lead, app: Any) -> Any:
+    """The service of a beat that leads."""
+    assert lead.lock.acquire()
+    return leader._led(app.Beat.Service, lead)(app, scheduler_cls=Turns)
+
+
+def test_a_schedulers_fence_is_made_once(service: Any) -> None:
+    service.get_scheduler()
+    kind = service.scheduler_cls
+    assert (kind.__name__, kind.__module__) == ("Turns", __name__)
+    assert kind.__doc__ == Turns.__doc__
+    service.get_scheduler()
+    assert service.scheduler_cls is kind
+
+
+def test_each_scheduler_has_the_fence_that_it_needs(lead: leader.Lead) -> None:
+    redbeat = pytest.importorskip("redbeat").RedBeatScheduler
+    for kind, fence in (
+        (PersistentScheduler, leader._FencedFile),
+        (DatabaseScheduler, leader._FencedDatabase),
+        (redbeat, leader._FencedRedBeat),
+        (Turns, leader._Fenced),
+    ):
+        assert leader._fenced(kind, lead).__mro__[1] is fence
+
+
+def test_a_beat_sleeps_for_a_pulse_at_most(service: Any) -> None:
+    """Its session may be idle only for so long."""
+    scheduler = service.scheduler
+    assert scheduler.tick() == 5
+    scheduler.answer = 2
+    assert scheduler.tick() == 2
+    scheduler.answer = 0
+    assert scheduler.tick() == 0
+
+
+@pytest.mark.parametrize("error", [InterfaceError, OperationalError, ValueError])
+def test_only_a_database_that_is_away_is_waited_for(
+    service: Any,
+    lead: leader.Lead,
+    anew: list[tuple[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+) -> None:
+    """While the schedule is read for the first time, and at each turn."""
+    expected: Any = ValueError if error is ValueError else SystemExit
+    service.scheduler.answer = error("gone")
+    with pytest.raises(expected):
+        service.scheduler.tick()
+    gained: list[bool] = []
+    monkeypatch.setattr(lead, "gain", lambda: gained.append(True))
+    service.scheduler.answer = None
+    del vars(service)["scheduler"]
+
+    def get_scheduler() -> Any:
+        raise error("gone")
+
+    service.get_scheduler = get_scheduler
+    with pytest.raises(expected):
+        service.start()
+    assert gained == [True]
+    reason = "the database of the schedule is away: gone"
+    assert anew == ([] if error is ValueError else [(reason, 1)] * 2)
+
+
+def test_a_run_is_saved_before_it_is_sent(
+    service: Any, lead: leader.Lead, anew: list[tuple[str, float]]
+) -> None:
+    scheduler = service.scheduler
+    entry = scheduler.Entry("tidy", "shop.tidy", app=scheduler.app)
+    scheduler.apply_async(entry, producer="one", more="two")
+    sent = "sent {'producer': 'one', 'advance': False, 'more': 'two'}"
+    assert scheduler.done == ["reserved", "saved", sent]
+    scheduler.done.clear()
+    # Redbeat reserves each entry before it hands it over.
+    scheduler.apply_async(entry, advance=False)
+    assert scheduler.done == ["saved", "sent {'producer': None, 'advance': False}"]
+    scheduler.done.clear()
+    lead.lock.close()
+    with pytest.raises(SystemExit):
+        scheduler.apply_async(entry)
+    scheduler.sync()
+    assert scheduler.done == []
+    assert anew == [("the lock is lost: nothing is sent", 0)]
+
+
+def test_a_run_that_cannot_be_saved_is_not_sent(
+    service: Any, anew: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = service.scheduler
+
+    def full(entry: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(scheduler, "_write", full)
+    with pytest.raises(SystemExit):
+        scheduler.apply_async(scheduler.Entry("tidy", "shop.tidy", app=scheduler.app))
+    reason = "the run of tidy cannot be saved, and is not sent: no space left"
+    assert anew == [(reason, 1)]
+    assert scheduler.done == ["reserved"]
+
+
+def test_the_first_call_of_sync_only_ends_the_loop(
+    service: Any, lead: leader.Lead
+) -> None:
+    """SIGTERM's handler makes it, perhaps in the middle of a query."""
+    scheduler = service.scheduler
+    scheduler.close = lambda: scheduler.done.append("closed")
+    service.sync()
+    assert service._is_shutdown.is_set()
+    assert lead._is_ending
+    assert scheduler.done == []
+    service.sync()
+    assert scheduler.done == ["closed"]
+    assert not lead.lock.is_held()
+    assert lock_of("default", "a").acquire()
+
+
+def test_a_beat_that_does_not_lead_saves_nothing_at_its_end(
+    service: Any, lead: leader.Lead
+) -> None:
+    lead.lock.close()
+    service._is_shutdown.set()
+    service.sync()
+    assert "scheduler" not in vars(service)
+    scheduler = service.scheduler
+    scheduler.close = lambda: scheduler.done.append("closed")
+    asked: list[bool] = []
+    scheduler.sync = lambda: asked.append(True)
+    service.sync()
+    assert scheduler.done == []
+    assert asked == [True], "Celery's own forgets what it would write"
+
+
+@pytest.mark.parametrize(("silence", "is_kept"), [(50, True), (70, False)])
+def test_last_runs_in_a_file_are_old_if_another_may_have_led_since(
+    lead: leader.Lead, app: Any, tmp_path: Path, silence: int, is_kept: bool
+) -> None:
+    assert lead.lock.acquire()
+    tidy = {"task": "shop.tidy", "schedule": schedule(3600)}
+    app.conf.beat_schedule = {"tidy": tidy}
+    kind = leader._fenced(PersistentScheduler, lead)
+
+    def opened() -> Any:
+        return kind(app=app, schedule_filename=app.conf.beat_schedule_filename)
+
+    first = opened()
+    long_ago = first.app.now().replace(year=2000)
+    first.schedule["tidy"].last_run_at = long_ago
+    first.close()
+    mark = tmp_path / "schedule.leader"
+    then = time.time() - silence
+    os.utime(mark, (then, then))
+
+    second = opened()
+    assert (second.schedule["tidy"].last_run_at == long_ago) is is_kept
+    assert mark.stat().st_mtime > then
+    os.utime(mark, (then, then))
+    assert second.tick() <= 5
+    assert mark.stat().st_mtime > then
+    # Without the lock it writes nothing, not even when it is closed.
+    second.schedule["tidy"].last_run_at = long_ago.replace(year=1999)
+    lead.lock.close()
+    second.sync()
+    second.close()
+    assert lead.lock.acquire()
+    third = opened()
+    assert third.schedule["tidy"].last_run_at.year != 1999
+    third.close()
