@@ -177,7 +177,7 @@ def _is_number(option: click.Option) -> bool:
 
 
 def _is_log_level(option: click.Option) -> bool:
-    return not _is_number(option) and isinstance(
+    return isinstance(option.type, click.Choice) and isinstance(
         option.type, private("celery.bin.base", "LogLevel")
     )
 

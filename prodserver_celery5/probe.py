@@ -140,7 +140,7 @@ def _read(path: str) -> str:
             line = os.read(fd, SIZE + 1).decode("ascii", "replace").rstrip()
         finally:
             os.close(fd)
-        if not line.startswith(f"{MAGIC} ") or _is_whole(line):
+        if _is_whole(line):
             break
     return line
 

@@ -32,6 +32,7 @@ from django.utils.functional import SimpleLazyObject, lazystr
 from prodserver_celery5 import backends, findings, locks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
+from prodserver_celery5.entries import Entry
 from prodserver_celery5.findings import Severity
 
 from .test_options import Unshowable, invalid
@@ -990,6 +991,18 @@ def test_other_backends_are_left_alone(settings: Any, entry: Any) -> None:
 
 def test_no_processes(settings: Any) -> None:
     assert found(settings) == []
+
+
+def test_django_runs_the_checks_until_the_program_does(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery would run them again, and discard what they find."""
+    settings.PRODUCTION_PROCESSES = None
+    assert [message.id for message in checks.run_checks()] == [
+        "prodserver_celery5.E016"
+    ]
+    monkeypatch.setattr(Entry, "running", True)
+    assert checks.run_checks() == []
 
 
 def test_the_apps_configuration_is_left_as_it_was(settings: Any, shop: Celery) -> None:

@@ -37,6 +37,29 @@ def test_no_second_start(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     green.restart(library)
 
 
+class Pool:
+    """A pool of no module of Celery's."""
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [
+        ("celery.concurrency.gevent", "gevent"),
+        ("celery.concurrency.eventlet", "eventlet"),
+        ("celery.concurrency.solo", None),
+        ("shop.pools.gevent", None),
+        ("gevent", None),
+    ],
+)
+def test_what_a_pool_needs(module: str, library: str | None) -> None:
+    """One of a project's own as well, if it derives from Celery's."""
+    base = type("TaskPool", (Pool,), {"__module__": module})
+    own = type("TaskPool", (base,), {"__module__": "shop.pools"})
+    assert green.needed_by(base) == library
+    assert green.needed_by(own) == library
+    assert green.needed_by("solo") is None
+
+
 @pytest.mark.parametrize(
     ("flags", "way"),
     [

@@ -525,8 +525,8 @@ def test_broker_and_result_backend_have_settings(
         assert words.where == f"--{key}"
 
 
-ITS_OWN = "this is for an app that `celery` creates; APP has one."
-NOTHING = "this prints a text and starts nothing."
+ITS_OWN = "this is for an app that `celery` creates; APP has one.", "Remove it."
+NOTHING = "this prints a text and starts nothing.", "Remove it."
 
 
 @pytest.mark.parametrize(
@@ -534,22 +534,24 @@ NOTHING = "this prints a text and starts nothing."
     [
         ("loader", "x", ITS_OWN),
         ("config", "x", ITS_OWN),
-        ("app", "proj", "this has no place in ARGS."),
+        ("app", "proj", ("this has no place in ARGS.", "Use the key APP instead.")),
         ("help", True, NOTHING),
         ("help", None, NOTHING),
         ("version", True, NOTHING),
     ],
 )
 def test_what_has_no_place_in_args(
-    app: Celery, key: str, value: Any, message: str
+    app: Celery, key: str, value: Any, message: tuple[str, str]
 ) -> None:
     for program in ("worker", "beat"):
         found = error(app, {key: value}, program)
         assert isinstance(found, UnknownOptionError)
-        assert (str(found), found.where) == (message, f"ARGS[{key!r}] = {value!r}")
+        assert (str(found), found.hint) == message
+        assert found.where == f"ARGS[{key!r}] = {value!r}"
         words = [f"--{key}"] if value in (True, None) else [f"--{key}", value]
         found = error(app, words, program)
-        assert (str(found), found.where) == (message, f"--{key}")
+        assert (str(found), found.hint) == message
+        assert found.where == f"--{key}"
 
 
 def test_what_is_honoured(app: Celery) -> None:
@@ -562,6 +564,40 @@ def test_what_is_honoured(app: Celery) -> None:
         "celery", "--app=proj", "--workdir=/", "--no-color", "--quiet", "worker",
         "--concurrency=2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("envvar", "set_", "named"),
+    [
+        (None, None, "CELERY_WORKER_SPEED"),
+        ("SPEED", None, "SPEED"),
+        ("SPEED", "CELERY_WORKER_SPEED", "CELERY_WORKER_SPEED"),
+        (["SPEED", "PACE"], None, "SPEED"),
+        (["SPEED", "PACE"], "PACE", "PACE"),
+    ],
+)
+def test_the_variable_of_an_option(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, envvar: Any, set_: Any, named: str
+) -> None:
+    """The one that is set, or else the first that the option reads."""
+    if set_:
+        monkeypatch.setenv(set_, "5")
+    option = click.Option(["--speed"], envvar=envvar)
+    assert Command("worker", app).variable(option) == named
+    assert Command("worker", app).variable(None) == "CELERY_WORKER_…"
+
+
+def test_an_app_with_such_options_of_its_own(app: Celery) -> None:
+    """They mean what the app says, and nothing to Celery."""
+    names = ("--quiet", "--no-color", "--workdir")
+    app.user_options["worker"].update(
+        click.Option([name], is_flag=True) for name in names
+    )
+    context = parse(app, dict.fromkeys(("quiet", "no-color", "workdir"), True))
+    params = context.params
+    assert all(params[name] for name in ("quiet", "no_color", "workdir"))
+    own = context.obj
+    assert (own.quiet, own.no_color, own.workdir) == (False, False, None)
 
 
 @pytest.mark.skipif(celery.VERSION < (5, 3), reason="Celery 5.3 added --skip-checks")

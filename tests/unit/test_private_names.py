@@ -24,7 +24,10 @@ from .test_rooms import PACKAGE
 # missing. Without the last three, no ARGS can be read.
 NAMES: dict[str, tuple[Any, Any]] = {
     "celery.app.defaults._TO_OLD_KEY": ({"concurrency": 2}, {"broker": "memory://"}),
-    "celery.bin.base.LogLevel": ({"loglevel": "INFO"}, {"loglevel": 20}),
+    "celery.bin.base.LogLevel": (
+        {"loglevel": "INFO", "concurrency": 2},
+        {"loglevel": 20},
+    ),
     "celery.bin.base.CommaSeparatedList": ({"queues": "a,b"}, {"queues": ["a"]}),
     "celery.bin.worker.Autoscale": ({"queues": ["a"]}, {"autoscale": (3, 10)}),
     "celery.concurrency.ALIASES": ({"concurrency": 2}, {"pool": "solo"}),

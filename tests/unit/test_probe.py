@@ -147,6 +147,12 @@ def test_a_line_that_is_just_being_written_is_read_again(
     assert main([str(file), "--ready"]) == 0
 
 
+def test_the_checksum_is_fletchers() -> None:
+    assert checksum("abcde") == "c8f0"
+    # A character that is not ASCII is damage; it must not be an error.
+    assert checksum("abcd\ufffd") != checksum("abcde")
+
+
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "none"
     assert main([str(file)]) == 1
@@ -180,9 +186,14 @@ def test_without_proc(
     monkeypatch.setattr(probe, "process_start", lambda pid: None)
     file = record(tmp_path / "file", pid=sleeper.pid, start=0)
     assert main([file]) == 0
-    sleeper.kill()
-    sleeper.wait()
+    # Nothing has happened to it: it reads to the end of its input.
+    sleeper.communicate(b"\n")
+    assert sleeper.returncode == 0
     assert main([file]) == 1
+
+
+def test_a_record_of_a_system_without_proc(tmp_path: Path) -> None:
+    assert main([record(tmp_path / "file", start=0)]) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from prodserver_celery5.probe import MAGIC, SIZE, judge
+from prodserver_celery5 import record as record_module
+from prodserver_celery5.probe import MAGIC, SIZE, judge, process_start
 from prodserver_celery5.record import Record, RecordError
 
 # Prints "opened", keeps the file until its input ends, and exits without cleaning up.
@@ -42,9 +43,19 @@ def test_one_line_of_a_fixed_size(path: Path) -> None:
         assert line.count("\n") == 1
         assert f" pid={os.getpid()} " in line
         assert re.search(rf" silence=30 sum=[0-9a-f]{{4}} state={state} ", line)
+        start = process_start("self")
+        assert f" start={start[1] if start else 0} " in line
     assert judge(str(path), ready=True)[0]
     record.close()
     assert not path.exists()
+
+
+def test_a_system_without_proc(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "process_start", lambda pid: None)
+    record = Record(str(path))
+    record.open()
+    record.say("ready", 30, False)
+    assert " start=0 " in path.read_text()
 
 
 @pytest.mark.parametrize("umask", [0o077, 0])

@@ -201,7 +201,9 @@ def test_a_program_that_is_not_found_any_more(
     with pytest.raises(Executed):
         restart.again()  # its file is still here
     (tmp_path / "manage.py").unlink()
-    with pytest.raises(restart.RestartError, match=r"manage.py is not in .*full path"):
+    with pytest.raises(
+        restart.RestartError, match=rf"^manage.py is not in {tmp_path}, .*full path"
+    ):
         restart.again()
 
 
@@ -254,7 +256,7 @@ def test_a_launcher_has_no_first_line_to_skip(started: pytest.MonkeyPatch) -> No
 def test_a_python_that_does_not_know_itself(started: pytest.MonkeyPatch) -> None:
     started.setattr(sys, "orig_argv", ["python", "manage.py"])
     started.setattr(sys, "executable", "")
-    with pytest.raises(restart.RestartError, match="does not know its own path"):
+    with pytest.raises(restart.RestartError, match=r"does not .* without `exec -a`\.$"):
         green.restart("gevent")
 
 
@@ -280,9 +282,14 @@ def test_the_launcher_gets_the_path_that_was_given(
             started.setenv("PYTHONPATH", given)
         else:
             started.delenv("PYTHONPATH")
+        # What the program has found by itself, the launcher's imports need, too.
+        started.setattr(sys, "path", ["/found/by/itself", *sys.path])
         with pytest.raises(Executed):
             green.restart("gevent")
         assert os.environ[restart.PATH_GIVEN] == (given or "")
+        kept = os.environ["PYTHONPATH"].split(os.pathsep)
+        assert kept[0] == "/found/by/itself"
+        assert given is None or kept[-1] == given
 
 
 def test_a_process_without_multiprocessing(started: pytest.MonkeyPatch) -> None:

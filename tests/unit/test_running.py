@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from celery import Celery, concurrency, signals
 from django.core.management import CommandError
 
-from prodserver_celery5 import arguments, command, prefork
+from prodserver_celery5 import arguments, command, grace, leader, loops, prefork
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
@@ -287,6 +288,50 @@ def test_another_program_has_no_rule_of_worker_or_beat(
     settings.PRODUCTION_PROCESSES = {"events": wrong}
     (message,) = check_processes()
     assert message.hint == "Did you mean 'dump'?"
+
+
+def test_a_worker_has_its_time_to_end_in(
+    ended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(grace, "apply", given.append)
+    ended(CeleryWorker(APP="prayer_room_api"))
+    ended(CeleryWorker(APP="prayer_room_api", GRACE_SECONDS=timedelta(seconds=25)))
+    assert given == [25.0]
+
+
+def test_a_heartbeat_begins_before_the_program(tmp_path: Path) -> None:
+    entry = {"APP": "prayer_room_api", "HEARTBEAT_FILE": tmp_path / "file"}
+    heartbeat = CeleryWorker(**entry).heartbeat()
+    assert heartbeat
+    assert " state=starting " in (tmp_path / "file").read_text()
+    heartbeat.end()
+    (tmp_path / "file").mkdir()
+    with pytest.raises(CommandError) as refused:
+        CeleryWorker(**entry).heartbeat()
+    file = tmp_path / "file"
+    assert str(refused.value) == f"worker: HEARTBEAT_FILE {file}: Is a directory."
+
+
+@pytest.mark.parametrize("args", [{}, {"detach": True}])
+def test_what_a_beat_says_reaches_whoever_listens(
+    ended: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: dict[str, Any]
+) -> None:
+    """A lead and the loop say it; a detached beat says it from where it has gone."""
+    leads: list[Any] = []
+    loops_: list[Any] = []
+    monkeypatch.setattr(leader, "enter", lambda entry, _, say: leads.append(say))
+    monkeypatch.setattr(loops, "attach_to_beat", lambda _, beat: loops_.append(beat))
+    file = tmp_path / "file"
+    lock = {} if args else {"LEADER_LOCK": "default"}
+    ended(CeleryBeat(APP="prayer_room_api", ARGS={}, **lock))
+    assert (leads, loops_) == ([None] * len(lock), [])
+    beat = CeleryBeat(APP="prayer_room_api", ARGS=args, HEARTBEAT_FILE=file, **lock)
+    ended(beat)
+    (heartbeat,) = loops_
+    assert leads[1:] == [heartbeat.say] * len(lock)
+    assert file.exists() is not bool(args)
+    heartbeat.end()
 
 
 def test_an_app_that_cannot_be_imported_when_the_program_starts() -> None:

@@ -49,4 +49,6 @@ def test_a_stand_in_of_an_unknown_kind() -> None:
     with pytest.raises(TypeError, match="a Proxy stands here for another value"):
         values.resolved(Proxy())
     _, why = values.told(Proxy())
-    assert why.startswith("cannot be evaluated: TypeError: a Proxy stands here")
+    assert why == (
+        "cannot be evaluated: TypeError: a Proxy stands here for another value."
+    )
