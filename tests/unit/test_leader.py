@@ -96,7 +96,9 @@ def test_a_database_that_has_no_lock(
         "LEADER_LOCK = 'default': the ENGINE 'django.db.backends.dummy' has no lock"
         " for it."
     )
-    assert error.hint.startswith("Name an alias of a PostgreSQL")
+    assert error.hint == (
+        "Name an alias of a PostgreSQL, MySQL, MariaDB or SQLite database."
+    )
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory&cache=shared"])
@@ -107,6 +109,7 @@ def test_sqlite_in_memory(
     (warning,) = found(settings, beat)
     assert (warning.id, warning.level) == ("prodserver_celery5.W008", checks.WARNING)
     assert warning.msg.endswith("SQLite in memory is each process's own.")
+    assert warning.hint == "Name an alias of a database that all processes share."
     with pytest.raises(CommandError, match="in memory is each process's own"):
         CeleryBeat(**beat).prep_server_args()
 
