@@ -397,7 +397,7 @@ def test_it_stands_by_and_says_so_until_it_leads(
         watches.append((thread.name, thread.daemon))
 
     monkeypatch.setattr(lead.lock, "acquire", acquire)
-    monkeypatch.setattr(lead, "_say", told.append)
+    lead = leader.Lead(lead.lock, say=told.append)
     monkeypatch.setattr(lead, "_watch", watch)
     monkeypatch.setattr(time, "sleep", told.append)
     before = time.monotonic()
@@ -439,21 +439,23 @@ def test_only_the_schedule_of_a_leader_asks_for_the_lock(
     assert anew == [("the lock is lost: nothing is sent", 0)]
 
 
-@pytest.mark.parametrize("pidfile", [None, "of another"])
+@pytest.mark.parametrize(
+    ("pidfile", "pause"), [(None, {"pause": 2}), ("of another", {})]
+)
 def test_a_new_start_says_why_and_gives_the_lock_back_first(
     lead: leader.Lead,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     pidfile: str | None,
+    pause: dict[str, float],
 ) -> None:
     done: list[object] = []
     monkeypatch.setattr(lead.lock, "close", lambda: done.append("given back"))
     monkeypatch.setattr(time, "sleep", done.append)
     monkeypatch.setattr(lead, "_pidfile", pidfile)
     with pytest.raises(SystemExit):
-        lead.start_anew("the\nlock is lost", 2)
-    assert done == ["given back", 2]
+        lead.start_anew("the\nlock is lost", **pause)
+    assert done == ["given back", pause.get("pause", 0)]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "beat: the lock is lost; starting again, to stand by.")
     ]
@@ -521,17 +523,26 @@ def test_a_beat_that_cannot_start_again_gives_the_lock_back_and_says_why(
 def test_a_beat_that_hangs_lets_another_one_lead(
     lead: leader.Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 1000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
     reasons: list[str] = []
     monkeypatch.setattr(lead, "start_anew", reasons.append)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", sleep)
     assert lead.lock.acquire()
-    lead._held_at = time.monotonic() - 60
+    lead.hold()
     lead._watch()
     assert reasons == ["it has not come round for 35 s"]
+    assert now == 1035
     # Once it is ending, it may take its time.
     lead.hold()
     lead.end()
     lead._watch()
-    assert len(reasons) == 1
+    assert (len(reasons), now) == (1, 1036)
 
 
 @pytest.mark.django_db
@@ -547,6 +558,9 @@ def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
     # When the interpreter exits, the database is gone.
     scheduler._finalize.cancel()
     entry = scheduler.schedule["gone"]
+    scheduler._dirty.add("gone")
+    scheduler._save(entry)
+    assert scheduler._dirty == set()
     task.delete()
     with pytest.raises(ObjectDoesNotExist):
         scheduler.apply_async(entry)
@@ -594,6 +608,27 @@ def service(lead: leader.Lead, app: Any) -> Any:
     return leader._led(app.Beat.Service, lead)(app, scheduler_cls=Turns)
 
 
+def test_the_service_starts_and_makes_its_scheduler_as_celerys_does(
+    lead: leader.Lead, app: Any
+) -> None:
+    given: list[Any] = []
+
+    class Service:
+        scheduler_cls = Turns
+
+        def start(self, embedded_process: bool) -> None:
+            given.append(embedded_process)
+
+        def get_scheduler(self, lazy: bool, extension_namespace: str) -> None:
+            given.append((lazy, extension_namespace))
+
+    lead.gain = lambda: None  # type: ignore[method-assign]
+    service = leader._led(Service, lead)()
+    service.start()
+    service.get_scheduler()
+    assert given == [False, (False, "celery.beat_schedulers")]
+
+
 def test_a_schedulers_fence_is_made_once(service: Any) -> None:
     service.get_scheduler()
     kind = service.scheduler_cls
@@ -614,14 +649,28 @@ def test_each_scheduler_has_the_fence_that_it_needs(lead: leader.Lead) -> None:
         assert leader._fenced(kind, lead).__mro__[1] is fence
 
 
-def test_a_beat_sleeps_for_a_pulse_at_most(service: Any) -> None:
+def test_a_successor_does_not_wait_for_redbeats_own_lock(
+    lead: leader.Lead, app: Any
+) -> None:
+    kind = leader._fenced(pytest.importorskip("redbeat").RedBeatScheduler, lead)
+    app.conf.redbeat_redis_url = "redis://nowhere"
+    scheduler = kind(app=app, lazy=True)
+    assert scheduler.app is app
+    assert scheduler.lock_key is None
+
+
+def test_a_beat_sleeps_for_a_pulse_at_most(
+    service: Any, lead: leader.Lead, anew: list[tuple[str, float]]
+) -> None:
     """Its session may be idle only for so long."""
     scheduler = service.scheduler
-    assert scheduler.tick() == 5
-    scheduler.answer = 2
-    assert scheduler.tick() == 2
-    scheduler.answer = 0
-    assert scheduler.tick() == 0
+    for answer, interval in ((300, 5), (2, 2), (0, 0), (None, None)):
+        scheduler.answer = answer
+        assert scheduler.tick() == interval
+    lead.lock.close()
+    with pytest.raises(SystemExit):
+        scheduler.tick()
+    assert anew == [("the lock is lost: nothing is sent", 0)]
 
 
 @pytest.mark.parametrize("error", [InterfaceError, OperationalError, ValueError])
@@ -737,11 +786,14 @@ def test_last_runs_in_a_file_are_old_if_another_may_have_led_since(
     first = opened()
     long_ago = first.app.now().replace(year=2000)
     first.schedule["tidy"].last_run_at = long_ago
-    first.close()
+    first.sync()
+    first._store.close()
     mark = tmp_path / "schedule.leader"
     then = time.time() - silence
     os.utime(mark, (then, then))
 
+    second = opened()
+    second._store.close()
     second = opened()
     assert (second.schedule["tidy"].last_run_at == long_ago) is is_kept
     assert mark.stat().st_mtime > then
