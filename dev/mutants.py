@@ -45,6 +45,7 @@ PROCESSES = {
 # Seconds for a mutant, with the unit tests and with real processes.
 UNIT_LIMIT = 180
 PROCESS_LIMIT = 600
+INTERRUPTED_LIMIT = 30
 
 SWAPPED = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -188,15 +189,25 @@ def run(folder: Path, words: list[str], limit: float) -> int:
         finally:
             # Whatever a mutant raises: what encloses this is the parent's.
             os._exit(status)
+    if (ended := wait(pid, limit)) is not None:
+        return ended
+    # Interrupted, pytest ends the servers and processes that its tests have started.
+    os.kill(pid, signal.SIGINT)
+    if wait(pid, INTERRUPTED_LIMIT) is None:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return -signal.SIGKILL
+
+
+def wait(pid: int, limit: float) -> int | None:
+    """Return the status of a process, or ``None`` if it still runs after a time."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -signal.SIGKILL
+    return None
 
 
 def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
