@@ -1,4 +1,4 @@
-"""Registers the system checks."""
+"""The registration of the system checks."""
 
 from __future__ import annotations
 

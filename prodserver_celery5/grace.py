@@ -1,4 +1,4 @@
-"""Ends a worker within the platform's time limit (GRACE_SECONDS).
+"""The end of a worker within its platform's time limit, as GRACE_SECONDS has it.
 
 Platforms send SIGTERM, and SIGKILL 10 to 30 seconds later. Celery's warm shutdown waits
 for the longest task. What is not done by SIGKILL dies with the process, and its

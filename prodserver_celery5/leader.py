@@ -1,4 +1,4 @@
-"""One beat leads: any number of them run, and the one that has the lock sends.
+"""The lead: any number of beats run, and the one that has the lock sends.
 
 The others stand by. Beat saves each run before it sends it, and checks the lock before
 each save and each message. So a beat that has lost it (it was stopped, its connection

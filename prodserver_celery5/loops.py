@@ -1,4 +1,4 @@
-"""Hooks into the loops of a worker and a beat."""
+"""The hooks into the loops of a worker and a beat."""
 
 from __future__ import annotations
 

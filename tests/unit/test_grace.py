@@ -1,18 +1,378 @@
-"""The parts of GRACE_SECONDS that the tests with real brokers do not reach."""
+"""How a worker ends in time, step by step; tests/behaviour has real workers."""
 
 from __future__ import annotations
 
+import _thread
+import math
+import os
+import select
+import signal
+import socket
+import sys
 import threading
 import time
+from contextlib import nullcontext
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
+from types import SimpleNamespace as Fake
 from typing import Any
 
 import pytest
-from celery import bootsteps
+from celery import bootsteps, signals
+from celery.worker.request import Request
+from django.utils.functional import SimpleLazyObject
 from kombu import Connection
+from kombu.asynchronous.timer import Timer
 
-from prodserver_celery5.grace import Grace, give_back
+from prodserver_celery5 import grace as module
+from prodserver_celery5.grace import Grace, apply, give_back, seconds_of
+
+ENDED = ["alone 60", "exit 0"]
+
+
+class Clock:
+    """Stands in for `time`: no sleep takes time, and a wait without an end fails."""
+
+    def __init__(self) -> None:
+        self.now, self.turns = 1000.0, 0
+        self.slept: list[float] = []
+        self.did: list[Any] = []  # whatever else is done, in this order
+
+    def monotonic(self) -> float:
+        self.turns += 1
+        assert self.turns < 5000, "it never ends"
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now = self.monotonic() + seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(module, "time", clock := Clock())
+    return clock
+
+
+@pytest.fixture
+def grace(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One that starts no thread and ends no process; its worker has had the signal."""
+    do = clock.did.append
+    consumer = Fake(blueprint=Fake(state=bootsteps.CLOSE), connection=None)
+    consumer.timer = Timer()
+    consumer.perform_pending_operations = lambda: do("acknowledge")
+    state = Fake(active_requests=set(), reserved_requests=set())
+    worker = Fake(consumer=consumer, state=state, statedb=None, pidlock=None)
+    worker.pool = Fake(is_green=False, spawn_n=do)
+    worker.hub = Fake(close=lambda: do("close"))
+    grace: Any = Grace(worker, 2.5)
+    grace._start_thread = lambda *thread: do(thread)
+    grace._sleep = clock.sleep
+    monkeypatch.setattr(sys, "setswitchinterval", lambda s: do(f"alone {s}"))
+    monkeypatch.setattr(os, "_exit", lambda status: do(f"exit {status}"))
+    monkeypatch.setattr(module, "active_children", list)
+    return grace
+
+
+def wait(grace: Any, seconds: float) -> None:
+    """Wait in a thread of its own, which it renames."""
+    ends = module.time.monotonic() + seconds
+    thread = threading.Thread(target=grace._wait, args=(ends,))
+    thread.start()
+    thread.join(20)
+
+
+def request(id: str, late: bool = True, **more: Any) -> Request:
+    """Make one of Celery's requests without its message."""
+    made = object.__new__(Request)
+    made.name, made.id, made._task = "mail", id, Fake(acks_late=late)
+    vars(made).update(more)
+    return made
+
+
+def test_a_time_to_end_in() -> None:
+    values = 1, Decimal("2.5"), timedelta(minutes=1), SimpleLazyObject(lambda: 25)
+    assert [seconds_of(value) for value in values] == [1, 2.5, 60, 25]
+
+
+@pytest.mark.parametrize(
+    ("reason", "values"),
+    [
+        ("it is no number of seconds", (True, "25", None)),
+        ("it is no time to end in", (0, -1, math.inf, math.nan)),
+    ],
+)
+def test_no_time_to_end_in(reason: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{reason}$"):
+            seconds_of(value)
+
+
+def test_it_hears_of_the_worker_by_its_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(grace: Any, sig: str, **_: Any) -> None:
+        heard.append((grace._worker, grace._seconds, sig))
+
+    heard: list[Any] = []
+    monkeypatch.setattr(Grace, "begin", begin)
+    for kind in (signals.worker_init, signals.worker_shutting_down):
+        monkeypatch.setattr(kind, "receivers", [])
+    apply(9.5)
+    signals.worker_init.send(sender="the worker")
+    signals.worker_shutting_down.send(sender="its name", sig="SIGTERM", exitcode=0)
+    assert heard == [("the worker", 9.5, "SIGTERM")]
+
+
+def test_the_first_sigterm_begins_the_count(grace: Any, clock: Clock) -> None:
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        grace._counts = len(clock.slept) == 3
+
+    grace._sleep = sleep
+    for name in ("SIGINT", "SIGTERM", "SIGTERM"):
+        grace.begin(name, how="Warm")
+    waits, guards = (grace._wait, 1002.5), (grace._guard, 1005.5)
+    assert clock.did == [(module._traced, waits), (module._traced, guards)]
+    # Celery's handler goes on once the thread counts.
+    assert clock.slept == [0.001] * 3
+
+
+def test_a_thread_that_does_not_start_holds_up_nothing(
+    grace: Any, clock: Clock
+) -> None:
+    grace.begin("SIGTERM")
+    assert clock.now == pytest.approx(1001, abs=0.01)
+
+
+def test_what_has_been_received(grace: Any) -> None:
+    reserved, scheduled = request("reserved"), request("scheduled")
+    grace._worker.state.reserved_requests.add(reserved)
+    for args in ((scheduled, 1), ("no request",), ()):
+        grace._worker.consumer.timer.call_after(60, print, args)
+    grace.begin("SIGTERM")
+    assert grace._received == {reserved, scheduled}
+
+
+def test_what_is_revoked_is_saved(grace: Any, clock: Clock) -> None:
+    grace._worker.statedb = "state"
+    grace._worker._persistence = Fake(sync=lambda: clock.did.append("saved"))
+    grace.begin("SIGTERM")
+    assert clock.did[2:] == ["saved"]
+
+
+def test_it_waits_and_gives_back_and_tells_and_ends(grace: Any, clock: Clock) -> None:
+    def acknowledge() -> None:
+        clock.did.append((threading.current_thread().name, grace._counts))
+
+    consumer = grace._worker.consumer
+    consumer.perform_pending_operations = acknowledge
+    consumer.connection = Fake(connected=True, transport=Fake(driver_type="other"))
+    consumer.connection.close = lambda: clock.did.append("give back")
+    grace._tell = lambda: clock.did.append("tell")
+    wait(grace, 0.25)
+    last = ["close", "give back", "tell", *ENDED]
+    assert clock.did == [("grace", True)] * 3 + last
+    assert clock.slept == pytest.approx([0.1, 0.1, 0.05])
+
+
+def test_a_green_pool_acknowledges_in_its_hub(grace: Any, clock: Clock) -> None:
+    grace._worker.pool.is_green = True
+    grace.begin("SIGTERM")
+    wait(grace, 0.25)
+    assert clock.did[2:] == [grace._acknowledge_in_the_hub, "close", *ENDED]
+
+
+def test_what_fails_at_the_deadline_does_not_stop_the_rest(
+    grace: Any, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    grace._worker.hub.close = lambda: 1 / 0
+    wait(grace, 0)
+    failed, told = caplog.records
+    step = "_acknowledge_by_the_loop"
+    assert failed.message == f"Ending without having done all of {step}"
+    assert failed.levelname == "CRITICAL"
+    assert failed.exc_info
+    assert told.message.endswith("gave back 0 running and 0 unstarted tasks; lost 0.")
+    assert clock.did == ENDED
+
+
+def test_whatever_hangs_it_ends(grace: Any, clock: Clock) -> None:
+    for left in (4, -1):
+        grace._guard(clock.now + left)
+    assert clock.slept == [4, 0]
+    assert clock.did == ENDED * 2
+
+
+def test_celery_acknowledges_until_its_loop_ends(grace: Any, clock: Clock) -> None:
+    grace._worker.consumer.blueprint.state = bootsteps.RUN
+    grace._acknowledge()
+    grace._acknowledge_by_the_loop()
+    assert not clock.did
+    grace._worker.consumer.blueprint.state = bootsteps.CLOSE
+    grace._acknowledge()
+    grace._acknowledge_by_the_loop()
+    assert clock.did == ["acknowledge", "close"]
+
+
+def test_a_pool_without_an_event_loop(grace: Any) -> None:
+    grace._worker.hub = None
+    grace._acknowledge_by_the_loop()
+
+
+def test_in_a_hub_it_does_so_again_and_again(grace: Any, clock: Clock) -> None:
+    turns = iter((None, None))
+    grace._worker.consumer.perform_pending_operations = turns.__next__
+    with pytest.raises(StopIteration):
+        grace._acknowledge_in_the_hub()
+    assert clock.slept == [0.1, 0.1]
+
+
+def test_without_a_connection_nothing_can_be_given_back(grace: Any) -> None:
+    for connection in (None, Fake(connected=False)):
+        grace._worker.consumer.connection = connection
+        grace._give_back()
+
+
+def test_it_tells_what_went_back_and_what_is_lost(
+    grace: Any,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    do = clock.did.append
+    monkeypatch.setattr(sys, "stdout", Fake(flush=lambda: do("stdout")))
+    monkeypatch.setattr(sys, "stderr", Fake(flush=lambda: do("stderr")))
+    grace._worker.state.active_requests = {
+        request("late"),
+        request("early", late=False, acknowledged=True),
+        request("just begun", late=False),
+        request("ended", acknowledged=True),
+    }
+    grace._received = {
+        request("waiting"),
+        request("running", time_start=1.0),
+        request("revoked", acknowledged=True),
+    }
+    grace._tell()
+    total = "2.5 s after SIGTERM: gave back 2 running and 1 unstarted tasks; lost 1."
+    *each, last = [(record.levelname, record.message) for record in caplog.records]
+    assert sorted(each) == [
+        ("ERROR", "Lost, not acks_late: mail[early]"),
+        ("WARNING", "Given back: mail[just begun]"),
+        ("WARNING", "Given back: mail[late]"),
+    ]
+    assert last == ("WARNING", total)
+    assert clock.did == ["stdout", "stderr"]
+
+
+def test_it_ends_with_its_pidfile_and_its_children(
+    grace: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the file cannot be removed, and the children are gone."""
+
+    def release() -> None:
+        clock.did.append("release")
+        raise PermissionError
+
+    def kill(*child: int) -> None:
+        clock.did.append(child)
+        raise ProcessLookupError
+
+    grace._worker.pidlock = Fake(release=release)
+    monkeypatch.setattr(module, "active_children", lambda: [Fake(pid=7), Fake(pid=8)])
+    monkeypatch.setattr(os, "kill", kill)
+    grace._end()
+    killed = [(7, signal.SIGKILL), (8, signal.SIGKILL)]
+    assert clock.did == ["release", ENDED[0], *killed, ENDED[1]]
+
+
+def test_its_threads_are_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[Any] = []
+    monkeypatch.setattr(threading, "gettrace", lambda: "a tracer")
+    monkeypatch.setattr(sys, "settrace", did.append)
+    module._traced(did.append, 5.0)
+    assert did == ["a tracer", 5.0]
+
+
+# The brokers
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.parametrize(
+    "steps", ["reads answers waits closes", "reads" + 7 * " waits", "closes"]
+)
+def test_rabbitmq_is_waited_for_until_it_has_read_everything(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, steps: str
+) -> None:
+    """Or for a second, or until the connection is gone with something unread."""
+    mine, peer = socket.socketpair()
+    peer.setblocking(False)
+    acts = {
+        # The second fails unless the worker has ended its side.
+        "reads": lambda: [peer.recv(9), peer.recv(9)],
+        "answers": lambda: peer.send(b"unread"),
+        "waits": lambda: None,
+        "closes": peer.close,
+    }
+    coming, ready = iter(steps.split()), select.select
+    left: list[float] = []
+
+    def turn(*asked: Any) -> Any:
+        left.append(asked[-1])
+        clock.now += 0.125
+        acts[next(coming)]()
+        return ready(*asked[:-1], 0)
+
+    monkeypatch.setattr(select, "select", turn)
+    connection = Fake(transport=Fake(driver_type="amqp"), connection=Fake(sock=mine))
+    with mine, peer:
+        mine.send(b"ack")
+        give_back(connection, clock.sleep)
+    assert left == [1 - n / 8 for n in range(len(steps.split()))]
+
+
+def redis(clock: Clock, *channels: Any) -> Any:
+    """Make a connection with channels; what its clone does is noted."""
+    client = Fake(rpush=lambda *pushed: clock.did.append(pushed))
+    mine = Fake(client=client, qos=Fake(restore_by_tag=clock.did.append))
+    fresh = Fake(connect=lambda: clock.did.append("connect"), channel=lambda: mine)
+    transport = Fake(driver_type="redis", channels=channels)
+    return Fake(connected=True, transport=transport, clone=lambda: nullcontext(fresh))
+
+
+def channel(*tags: str, silent: int | None = None, **more: Any) -> Any:
+    """Make a channel of Redis, in a poll if it is silent for so many turns."""
+    turns = iter([*[False] * (silent or 0), True])
+    line = Fake(can_read=lambda timeout: timeout == 0 and next(turns))
+    client = Fake(connection=line)
+    client.parse_response = lambda of, command: (command, of is line)
+    qos = Fake(_delivered=dict.fromkeys(tags))
+    return Fake(_in_poll=silent is not None, client=client, qos=qos, **more)
+
+
+def test_redis_has_back_the_oldest_last(grace: Any, clock: Clock) -> None:
+    channels = channel("1", "2", "3"), channel("4", "5", silent=3)
+    grace._worker.consumer.connection = redis(clock, *channels)
+    grace._give_back()
+    assert clock.did == ["connect", "3", "2", "1", ("BRPOP", True), "5", "4"]
+    assert clock.slept == [0.02] * 3
+
+
+def test_what_cannot_be_read_keeps_nothing_back(clock: Clock) -> None:
+    broken = channel("1", "2", silent=0)
+    del broken.client.parse_response
+    with pytest.raises(AttributeError):
+        give_back(redis(clock, broken), clock.sleep)
+    assert clock.did == ["connect", "2", "1"]
+
+
+@pytest.mark.parametrize(("more", "limit"), [({}, 1.5), ({"brpop_timeout": 5}, 5.5)])
+def test_an_answer_that_another_thread_has_read(
+    clock: Clock, more: dict[str, float], limit: float
+) -> None:
+    give_back(redis(clock, channel("1", silent=999, **more)), clock.sleep)
+    assert clock.did == ["connect", "1"]
+    assert clock.now - 1000 == pytest.approx(limit, abs=0.03)
 
 
 def test_another_broker_has_back_what_kombu_keeps(tmp_path: Path) -> None:
@@ -27,28 +387,29 @@ def test_another_broker_has_back_what_kombu_keeps(tmp_path: Path) -> None:
         assert connection.SimpleQueue("grace").get(timeout=1).payload == "a message"
 
 
-def test_what_fails_at_the_deadline_does_not_stop_the_rest(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+# The patches of green pools
+
+
+@pytest.mark.parametrize(
+    ("library", "threads"),
+    [("gevent.monkey", []), ("eventlet.patcher", [("grace", True)])],
+)
+def test_its_thread_and_its_sleep_are_not_green(
+    monkeypatch: pytest.MonkeyPatch, library: str, threads: list[tuple[str, bool]]
 ) -> None:
-    done: list[str] = []
-    worker: Any = SimpleNamespace(
-        # A consumer that has lost its connection has nothing to give back.
-        consumer=SimpleNamespace(
-            blueprint=SimpleNamespace(state=bootsteps.CLOSE),
-            connection=None,
-            perform_pending_operations=lambda: done.append("acknowledged"),
-        ),
-        hub=SimpleNamespace(close=lambda: 1 / 0),
-        pool=SimpleNamespace(is_green=False),
-        state=SimpleNamespace(active_requests=set()),
-    )
-    grace = Grace(worker, 0.01)
-    monkeypatch.setattr(grace, "_end", lambda: done.append("ended"))
-    # A thread of its own, which it renames.
-    waiting = threading.Thread(target=grace._wait, args=(time.monotonic() + 1,))
-    waiting.start()
-    waiting.join(20)
-    assert {*done[:-1]} == {"acknowledged"}
-    assert done[-1] == "ended"
-    assert "Ending without having done all of _acknowledge_by_the_loop" in caplog.text
-    assert "gave back 0 running and 0 unstarted tasks; lost 0." in caplog.text
+    """Celery counts the thread that eventlet lets start only now."""
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda self: started.append(self))
+    grace: Any = Grace(None, 1)
+    assert grace._start_thread is _thread.start_new_thread
+    assert grace._sleep is time.sleep
+    assert not started
+    kept = Fake(start_new_thread="the thread before", sleep="the sleep before")
+    patched = Fake(is_module_patched=bool, is_monkey_patched=bool)
+    patched.get_original = lambda _, name: getattr(kept, name)
+    patched.original = lambda _: kept
+    monkeypatch.setitem(sys.modules, library, patched)
+    grace = Grace(None, 1)
+    assert grace._start_thread == kept.start_new_thread
+    assert grace._sleep == kept.sleep
+    assert [(thread.name, thread.daemon) for thread in started] == threads
