@@ -223,16 +223,18 @@ def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
         # RabbitMQ does it as soon as the connection is gone. Closing the socket is not
         # enough: a child that was forked later holds it, too.
         socket = _unpatched("socket", "socket")
-        copy = socket(fileno=os.dup(connection.connection.sock.fileno()))
-        copy.shutdown(_unpatched("socket", "SHUT_WR"))
-        # RabbitMQ closes its side when it has read everything. Ending before, with an
-        # answer unread, would discard acknowledgements that are on their way to it.
-        select = _unpatched("select", "select")
         at_once = _unpatched("socket", "MSG_DONTWAIT")
+        # Unlike select(), it takes any number of a file.
+        poll = _unpatched("select", "poll")()
         ends = time.monotonic() + 1
-        with suppress(OSError):  # it is gone
+        with suppress(OSError):  # it is gone already
+            copy = socket(fileno=os.dup(connection.connection.sock.fileno()))
+            copy.shutdown(_unpatched("socket", "SHUT_WR"))
+            # RabbitMQ closes its side when it has read everything. Ending before, with
+            # an answer unread, would discard acknowledgements on their way to it.
+            poll.register(copy, _unpatched("select", "POLLIN"))
             while (left := ends - time.monotonic()) > 0:
-                if select([copy], [], [], left)[0] and not copy.recv(65536, at_once):
+                if poll.poll(left * 1000) and not copy.recv(65536, at_once):
                     break
     elif kind == "redis":
         _give_back_to_redis(connection, sleep)

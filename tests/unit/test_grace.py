@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import _thread
+import fcntl
 import math
 import os
+import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -129,8 +132,10 @@ def test_the_first_sigterm_begins_the_count(grace: Any, clock: Clock) -> None:
         grace._counts = len(clock.slept) == 3
 
     grace._sleep = sleep
-    for name in ("SIGINT", "SIGTERM", "SIGTERM"):
-        grace.begin(name, how="Warm")
+    grace.begin("SIGINT", how="Warm")
+    assert not clock.did
+    for _ in range(2):
+        grace.begin("SIGTERM", how="Warm")
     waits, guards = (grace._wait, 1002.5), (grace._guard, 1005.5)
     assert clock.did == [(module._traced, waits), (module._traced, guards)]
     # Celery's handler goes on once the thread counts.
@@ -250,11 +255,12 @@ def test_it_tells_what_went_back_and_what_is_lost(
     }
     grace._received = {
         request("waiting"),
+        request("scheduled"),
         request("running", time_start=1.0),
         request("revoked", acknowledged=True),
     }
     grace._tell()
-    total = "2.5 s after SIGTERM: gave back 2 running and 1 unstarted tasks; lost 1."
+    total = "2.5 s after SIGTERM: gave back 2 running and 2 unstarted tasks; lost 1."
     *each, last = [(record.levelname, record.message) for record in caplog.records]
     assert sorted(each) == [
         ("ERROR", "Lost, not acks_late: mail[early]"),
@@ -314,21 +320,60 @@ def test_rabbitmq_is_waited_for_until_it_has_read_everything(
         "waits": lambda: None,
         "closes": peer.close,
     }
-    coming, ready = iter(steps.split()), select.select
+    coming, ready = iter(steps.split()), select.poll()
     left: list[float] = []
 
-    def turn(*asked: Any) -> Any:
-        left.append(asked[-1])
+    def turn(milliseconds: float) -> Any:
+        left.append(milliseconds)
         clock.now += 0.125
         acts[next(coming)]()
-        return ready(*asked[:-1], 0)
+        return ready.poll(0)
 
-    monkeypatch.setattr(select, "select", turn)
-    connection = Fake(transport=Fake(driver_type="amqp"), connection=Fake(sock=mine))
+    poll = Fake(register=ready.register, poll=turn)
+    monkeypatch.setattr(select, "poll", lambda: poll)
     with mine, peer:
         mine.send(b"ack")
-        give_back(connection, clock.sleep)
-    assert left == [1 - n / 8 for n in range(len(steps.split()))]
+        give_back(amqp(mine), clock.sleep)
+    assert left == [1000 - 125 * n for n in range(len(steps.split()))]
+
+
+def amqp(sock: socket.socket) -> Any:
+    return Fake(transport=Fake(driver_type="amqp"), connection=Fake(sock=sock))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_rabbitmq_may_be_gone_before_anybody_has_noticed(clock: Clock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        mine = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+        # To close it now resets the connection.
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        with mine:
+            give_back(amqp(mine), clock.sleep)
+            with pytest.raises(OSError, match="not connected"):
+                mine.getpeername()
+        give_back(amqp(mine), clock.sleep)  # not even open
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_the_connection_may_be_one_of_thousands(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A green pool's files have numbers that select() does not take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    monkeypatch.setattr(os, "dup", lambda fd: fcntl.fcntl(fd, fcntl.F_DUPFD, 1100))
+    mine, peer = socket.socketpair()
+    try:
+        with mine, peer:
+            peer.send(b"unread")
+            peer.shutdown(socket.SHUT_WR)
+            give_back(amqp(mine), clock.sleep)
+            assert peer.recv(1) == b""
+            assert mine.recv(1) == b"", "it has read to the end"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def redis(clock: Clock, *channels: Any) -> Any:
