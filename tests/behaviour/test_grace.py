@@ -88,12 +88,16 @@ def test_what_is_not_done_in_time_goes_back(
     site = make_site("prodserver", server)
     at_once = 1 if pool == "solo" else 2
     pidfile = site.folder / "worker.pid"
-    worker = graceful(site, 1.5, pool=pool, concurrency=at_once, pidfile=pidfile)
+    worker = graceful(
+        site, 1.5, pool=pool, concurrency=at_once, pidfile=pidfile, loglevel="DEBUG"
+    )
     children = psutil.Process(worker.pid).children(recursive=True)
     # More than it prefetches, so that a green pool's loop waits for a free slot.
     sent = 15
     ids = site.send("hold_late", *((f"{n}",) for n in range(sent)))
     site.wait_until(lambda: len(site.done("began ")) == at_once)
+    # A child begins before its worker hears of it.
+    worker.wait_for("Task accepted", count=at_once)
     outcome = site.end(worker, signal.SIGTERM)
     assert outcome["status"] == 0
     assert outcome["seconds"] > 1.5
