@@ -7,10 +7,8 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,14 +38,22 @@ class OptionError(ValueError):
         message: what is wrong, in one sentence.
         hint: what to write instead, in one sentence; ``""`` where nobody knows.
         where: the key and value, word or variable that is wrong, as given.
+        param: the option or argument that does not take the value, if it is one.
     """
 
-    def __init__(self, message: str, hint: str = "", where: str = "ARGS") -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        where: str = "ARGS",
+        param: click.Parameter | None = None,
+    ) -> None:
         message, self.hint = (
             redaction.text(" ".join(text.split())) for text in (message, hint)
         )
         super().__init__(message)
         self.where = " ".join(where.split())
+        self.param = param
 
 
 class UnknownOptionError(OptionError):
@@ -180,7 +186,7 @@ class Command:
         # Celery 5.0 to 5.2 declare --uid twice; click 8.2 and newer warn of that.
         params = list({(*p.opts, *p.secondary_opts): p for p in params}.values())
         self._command.params = [
-            _without_import(param) if param.name == "pool" else param
+            _named(_without_import(param) if param.name == "pool" else param)
             for param in params
         ]
         self._command.add_help_option = False
@@ -206,15 +212,11 @@ class Command:
                     keys[normal(param.name)] = param, spellings[0]
         return keys | {short[1:]: keys[long[2:]] for short, long in self._short.items()}
 
-    def variable(self, param: click.Parameter | None) -> str:
-        """Name the variable that gives an option its value.
-
-        Args:
-            param: the option, or ``None`` if nobody knows.
-        """
+    def variable(self, param: click.Parameter) -> str:
+        """Name the variable that gives an option its value."""
         own = "" if param in self._above.params else f"{self.name}_"
-        default = f"CELERY_{own}{param.name if param else '…'}".upper()
-        named = param.envvar if param else None
+        default = f"CELERY_{own}{param.name}".upper()
+        named = param.envvar
         given = [named] if isinstance(named, str) else [*(named or ())]
         is_set = [name for name in (*given, default) if os.environ.get(name)]
         return (is_set or [*given, default])[0]
@@ -286,32 +288,14 @@ class Command:
         except click.ClickException as exc:
             param = getattr(exc, "param", None)
             where = f"ARGS {param.opts[-1]}" if param else "ARGS"
-            raise OptionError(exc.message or exc.format_message(), "", where) from exc
-        except Exception as exc:
-            raise OptionError(
-                f"Celery cannot read it ({type(exc).__name__}: {exc}).",
-                where=self._where_it_fails(rest),
-            ) from exc
+            message = exc.message or exc.format_message()
+            if exc.message and param and redaction.name_is_secret(param.name):
+                message = "it does not take this value."
+            raise OptionError(message, "", where, param) from exc
         for word in context.args:
             self._check_setting(rest, word)
         context.meta.update(celery=outer.params, words=rest)
         return context
-
-    def _where_it_fails(self, words: Sequence[str]) -> str:
-        """Find the option on whose value Celery failed without naming it."""
-        with suppress(Exception):
-            context = self._command.make_context(
-                self.name, list(words), resilient_parsing=True
-            )
-            for before, word in pairwise(["", *words]):
-                for param in self._command.params:
-                    if context.params.get(str(param.name)) is not None:
-                        continue
-                    if before in param.opts:
-                        return f"ARGS {before} {redaction.word(word)}"
-                    if word.startswith(tuple(f"{opt}=" for opt in param.opts)):
-                        return f"ARGS {redaction.word(word)}"
-        return "ARGS"
 
     def _check_setting(self, words: Sequence[str], word: str) -> None:
         """Read a word that belongs to no option as the command's body will."""
@@ -359,6 +343,24 @@ def _without_import(pool: click.Parameter) -> click.Parameter:
     named.type = click.Choice(names) if celery.VERSION >= (5, 1) else click.STRING
     named.imported_by = pool.type  # type: ignore[attr-defined] # for `import_pool`
     return named
+
+
+def _named(param: click.Parameter) -> click.Parameter:
+    """Declare a parameter so that it is known which one Celery could not read."""
+    declared = copy.copy(param)
+
+    def handle_parse_result(ctx: click.Context, opts: Any, args: Any) -> Any:
+        try:
+            return param.handle_parse_result(ctx, opts, args)
+        except (click.ClickException, OptionError):
+            raise
+        except Exception as exc:
+            given = opts.get(param.name, "it")  # which a variable may have
+            message = f"Celery cannot read {given} ({type(exc).__name__}: {exc})."
+            raise click.BadParameter(message, ctx, param) from exc
+
+    declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign]
+    return declared
 
 
 def import_pool(context: click.Context) -> None:

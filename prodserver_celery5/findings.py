@@ -292,19 +292,14 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         try:
             command.parse(spell(command, part))
         except OptionError as exc:
-            return exc
+            # Each part alone lacks an option that the app requires.
+            return None if isinstance(exc.__cause__, click.MissingParameter) else exc
         return None
-
-    def is_missing(error: OptionError) -> bool:
-        # Each part alone lacks an option that the app requires.
-        return isinstance(error.__cause__, click.MissingParameter)
 
     environment = attempt(None)
     # Unless ARGS override the variable: Celery does not read it then.
-    if environment and not is_missing(environment) and str(environment) == str(whole):
-        # Celery does not always say which variable it is, either.
-        param = getattr(environment.__cause__, "param", None)
-        variable = command.variable(param)
+    if environment and environment.param and str(environment) == str(whole):
+        variable = command.variable(environment.param)
         value = os.environ.get(variable)
         text = redaction.word(repr(value))
         text = "**" if redaction.name_is_secret(variable) else text
@@ -313,10 +308,9 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         return
     found = False
     args, _ = told(args)
-    # Celery does not always say which option it is, so each is tried alone.
+    # Celery stops at the first one, so each is tried alone.
     for key, value in args.items() if isinstance(args, Mapping) else ():
-        error = attempt({key: value})
-        if error and not is_missing(error):
+        if error := attempt({key: value}):
             found = True
             error.where = where_is(key, value)
             yield error

@@ -96,9 +96,8 @@ class Heartbeat:
             try:
                 sink.open()
             except OSError as exc:
-                if exc.errno not in _FULL:
+                if exc.errno not in _FULL:  # else `say` opens it, or complains
                     raise OSError(f"{sink}: {_reason(exc)}") from exc
-                self._complain(sink, exc)
         self._say(STARTING, WAIT)
         atexit.register(self.end)
 

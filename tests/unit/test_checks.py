@@ -92,6 +92,7 @@ PATH_TAKES = 'It takes the path of a file, such as "/run/proj/%n".'
 # The id, the entry, the message and the hint.
 ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
     ("E003", {**WORKER, "APP": None}, "the key APP is missing.", APP_TAKES),
+    ("E003", {"BACKEND": WORKER["BACKEND"]}, "the key APP is missing.", APP_TAKES),
     (
         "E004",
         {**WORKER, "APP": "shop_nowhere"},
@@ -889,7 +890,7 @@ def test_a_heartbeat_needs_posix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "name", "nt")
     (finding,) = backend.findings()
     assert finding.id == "E012"
-    assert "only POSIX" in finding.message
+    assert finding.message.endswith(": only POSIX has what it needs.")
 
 
 @pytest.mark.usefixtures("shop")

@@ -65,6 +65,7 @@ def test_what_a_pool_needs(module: str, library: str | None) -> None:
     [
         ([], ["home/program.py"]),
         (["-I", "-O"], ["home/program.py"]),
+        *([(["-P"], ["home/program.py"])] * (sys.version_info >= (3, 11))),
         ([], ["links/link"]),
         ([], ["home/compiled.pyc"]),
         ([], ["-m", "program"]),
@@ -85,7 +86,7 @@ def test_the_launcher_runs_a_program_as_python_does(
         "import sys\n"
         "print(__name__, sys.argv, sys.path[0])\n"
         "print(sys.modules['__main__'].__dict__ is globals(), __file__)\n"
-        "if not sys.flags.isolated: import beside\n"
+        "if 'home' in sys.path[0] or 'folder' in sys.path[0]: import beside\n"
     )
     py_compile.compile(str(home / "program.py"), str(home / "compiled.pyc"))
     (tmp_path / "links").mkdir()
@@ -111,3 +112,11 @@ def test_the_launcher_runs_a_program_as_python_does(
     expected = run()
     assert run(green.__file__, "gevent") == expected
     assert "__main__" in expected[0]
+
+
+def test_the_launcher_patches_first() -> None:
+    pytest.importorskip("gevent")
+    code = "from gevent.monkey import is_module_patched as is_; print(is_('socket'))"
+    words = [sys.executable, green.__file__, "gevent", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True\n"

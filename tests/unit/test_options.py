@@ -390,7 +390,7 @@ def test_a_value_that_cannot_be_had(
         (
             {"autoscale": "a,b"},
             "ARGS['autoscale'] = 'a,b'",
-            "Celery cannot read it (AttributeError: 'list' object has no attribute"
+            "Celery cannot read a,b (AttributeError: 'list' object has no attribute"
             " 'join').",
         ),
         ("--time-limit x", "ARGS --time-limit", invalid(click.FLOAT, "x")),
@@ -584,7 +584,6 @@ def test_the_variable_of_an_option(
         monkeypatch.setenv(set_, "5")
     option = click.Option(["--speed"], envvar=envvar)
     assert Command("worker", app).variable(option) == named
-    assert Command("worker", app).variable(None) == "CELERY_WORKER_…"
 
 
 def test_an_app_with_such_options_of_its_own(app: Celery) -> None:
@@ -789,6 +788,22 @@ def test_no_password_in_a_value(value: Any, shown: str) -> None:
 
 
 SECRET = "amqp://me:s3cret@host//"
+
+
+@pytest.mark.parametrize(
+    "args", [{"db-password": SECRET}, ["--db-password", SECRET], {"api-token": SECRET}]
+)
+def test_a_value_that_is_not_taken_may_be_a_password(app: Celery, args: Any) -> None:
+    app.user_options["worker"].update((
+        click.Option(["--db-password"], type=int),
+        click.Option(["--api-token"], callback=lambda *given: int(given[-1] or 0)),
+        click.Option(["--its-key"], required=True),
+    ))  # fmt: skip
+    missing = error(app, {})
+    assert str(missing) == "Missing option '--its-key'."
+    wrong, *_ = parsing.mistakes("worker", app, args)
+    assert str(wrong) == "it does not take this value."
+    assert SECRET not in wrong.where
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ WORKER: list[Row] = [
     (["-Q", "$QUEUES"], "W013", "ARGS word '$QUEUES': "),
     ("-n worker@$(hostname)", "W013", "so $(hostname) stays as it is. Write an"),
     ("-c $WORKERS", "E007", f'{SHELL}: write os.environ["WORKERS"] in the settings.'),
-    ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale ${MAX},${MIN}: Celery can"),
+    ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale: Celery cannot read ${MAX},${MIN} ("),
     ({"logfile": "~/no-such-folder/x.log"}, "W003", "Nothing expands ~: write Path.home()."),
     ("-n price$", None, "-n price$"),
     # The whole line
@@ -49,6 +49,8 @@ WORKER: list[Row] = [
     ("newrelic-admin run-program celery -A proj worker -E", "E007",
      'Write "-E". What stands before celery (newrelic-admin …) stays in the Procfile.'),
     ("worker -l INFO", "E007", 'Write "-l INFO".'),
+    ("exec worker -l INFO", "E007", 'Write "-l INFO".'),
+    ("celery --app proj --broker redis:// worker -E", "E007", 'Write "-E".'),
     ("celery -A proj beat -l INFO", "E007", "This entry runs worker, not beat."),
     ("REMAP_SIGTERM=SIGQUIT -l INFO", "E007", "A variable stays in front of the command"),
     ("-A proj -l INFO", "E006", "--app: this has no place in ARGS. Use the key APP in"),
