@@ -289,7 +289,8 @@ class Command:
             param = getattr(exc, "param", None)
             where = f"ARGS {param.opts[-1]}" if param else "ARGS"
             message = exc.message or exc.format_message()
-            if exc.message and param and redaction.name_is_secret(param.name):
+            is_missing = isinstance(exc, click.MissingParameter)
+            if param and not is_missing and redaction.name_is_secret(param.name):
                 message = "it does not take this value."
             raise OptionError(message, "", where, param) from exc
         for word in context.args:
