@@ -189,7 +189,6 @@ class Command:
             _named(_without_import(param) if param.name == "pool" else param)
             for param in params
         ]
-        self._command.add_help_option = False
         self._above = copy.copy(_GLOBAL)
         taken = {spelling for param in params for spelling in param.opts}
         self._above.params = [

@@ -300,10 +300,11 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
     # Unless ARGS override the variable: Celery does not read it then.
     if environment and environment.param and str(environment) == str(whole):
         variable = command.variable(environment.param)
-        value = os.environ.get(variable)
-        text = redaction.word(repr(value))
-        text = "**" if redaction.name_is_secret(variable) else text
-        environment.where = variable + (f" = {text}" if value else "")
+        # Else the option's own default is wrong.
+        if value := os.environ.get(variable):
+            text = redaction.word(repr(value))
+            text = "**" if redaction.name_is_secret(variable) else text
+            environment.where = f"{variable} = {text}"
         yield environment
         return
     found = False

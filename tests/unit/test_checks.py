@@ -990,6 +990,13 @@ def test_other_backends_are_left_alone(settings: Any, entry: Any) -> None:
     assert set(sys.modules) == before
 
 
+def test_an_app_that_is_missing_is_replaced_for_the_checks_alone() -> None:
+    before = celery.current_app._get_current_object()
+    (finding,) = CeleryWorker(APP="nowhere").findings()
+    assert isinstance(finding.__cause__, ModuleNotFoundError)
+    assert celery.current_app._get_current_object() is before
+
+
 def test_no_processes(settings: Any) -> None:
     assert found(settings) == []
 
@@ -1127,6 +1134,7 @@ def test_another_backend_that_cannot_be_imported(
     assert (message.id, message.level) == ("prodserver_celery5.W015", checks.WARNING)
     assert message.msg.startswith(f"BACKEND = '{backend}' cannot be used: ")
     assert "\n" not in message.msg
+    assert message.hint == "Nothing else of the entry was checked."
     assert found(settings, shop={"BACKEND": backend}) == []
 
 

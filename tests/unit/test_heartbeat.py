@@ -87,10 +87,12 @@ def test_what_stays_is_said_once_a_second(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
+    heartbeat.say(STARTING, WAIT)
     heartbeat.beat()
     for _ in range(100):
         heartbeat.beat()
         now += 0.021
+    assert listener.said.count((STARTING, WAIT, False)) == 2
     assert listener.said.count((READY, TURN, False)) == 3
 
 

@@ -837,6 +837,22 @@ def test_a_value_under_a_secret_name_is_not_shown(app: Celery) -> None:
 # Options of an app's own bootsteps, as Celery documents them
 
 
+def test_an_own_option_whose_default_is_wrong(app: Celery) -> None:
+    """Neither ARGS nor a variable is to blame."""
+    app.user_options["worker"].add(click.Option(["--own"], type=int, default="x"))
+    (wrong,) = parsing.mistakes("worker", app, {"concurrency": 2})
+    assert wrong.where == "ARGS --own"
+
+
+def test_an_own_option_that_opens_a_file(app: Celery, tmp_path: Path) -> None:
+    """It stays open until the program ends."""
+    (tmp_path / "file").touch()
+    app.user_options["worker"].add(click.Option(["--own"], type=click.File()))
+    context = parse(app, {"own": tmp_path / "file"})
+    assert not context.params["own"].closed
+    context.close()
+
+
 def test_an_own_option_reaches_a_bootstep(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

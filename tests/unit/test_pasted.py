@@ -52,7 +52,8 @@ WORKER: list[Row] = [
     ("exec worker -l INFO", "E007", 'Write "-l INFO".'),
     ("celery --app proj --broker redis:// worker -E", "E007", 'Write "-E".'),
     ("celery -A proj beat -l INFO", "E007", "This entry runs worker, not beat."),
-    ("REMAP_SIGTERM=SIGQUIT -l INFO", "E007", "A variable stays in front of the command"),
+    ("REMAP_SIGTERM=SIGQUIT -l INFO", "E007", "ARGS word 'REMAP_SIGTERM=SIGQUIT': it belongs"
+     " to no option. A variable stays in front of the command in the Procfile."),
     ("-A proj -l INFO", "E006", "--app: this has no place in ARGS. Use the key APP in"),
     ("-Aproj -l INFO", "E006", "--app: this has no place in ARGS. Use the key APP in"),
     ("-b redis://localhost -l INFO", "E006", "Set CELERY_BROKER_URL in the settings"),
