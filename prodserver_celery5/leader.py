@@ -302,7 +302,8 @@ class _FencedDatabase(_Fenced):
 
     def _write(self, entry: Any) -> None:
         entry.save()
-        self._dirty.discard(entry.name)
+        # A private name; without it, `sync` merely saves the entry again.
+        getattr(self, "_dirty", set()).discard(entry.name)
 
 
 class _FencedRedBeat(_Fenced):

@@ -229,11 +229,13 @@ def read(receiver: socket.socket) -> list[list[str]]:
 
 
 def test_systemd_hears_the_same(received: socket.socket, notifying: Heartbeat) -> None:
+    notifying.say(CONNECTING)
     notifying.beat()
     notifying.say(READY, 630)
     notifying.say(STOPPING, WORK)
     assert read(received) == [
         ["STATUS=starting"],
+        ["STATUS=connecting"],
         ["STATUS=ready", "READY=1"],
         ["STATUS=stopping", "STOPPING=1"],
     ]

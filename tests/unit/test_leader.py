@@ -562,7 +562,10 @@ def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
     scheduler._dirty.add("gone")
     scheduler._save(entry)
     assert scheduler._dirty == set()
+    del scheduler._dirty
+    scheduler._save(entry)
     task.delete()
+    scheduler._dirty = set()
     with pytest.raises(ObjectDoesNotExist):
         scheduler.apply_async(entry)
     assert lead.lock.is_held()
