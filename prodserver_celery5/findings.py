@@ -59,9 +59,10 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         names: the processes that use the entry; empty for the setting as a whole.
         message: the key, the value, and what is wrong.
         hint: what to do; ``""`` where the message says it.
-        severity: what it means for a start and for a check; by default the id's, and
-            a mistake if this module has no such id.
         cause: the error that revealed it.
+
+    Attributes:
+        severity: what it means for a start and for a check, by its id.
     """
 
     def __init__(
@@ -71,7 +72,6 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         message: str,
         hint: str = "",
         *,
-        severity: Severity | None = None,
         cause: BaseException | None = None,
     ) -> None:
         self.id = id
@@ -79,7 +79,7 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         self.message, self.hint = (
             redaction.text(" ".join(text.split())) for text in (message, hint)
         )
-        self.severity = severity or _SEVERITIES.get(id, Severity.MISTAKE)
+        self.severity = _SEVERITIES.get(id, Severity.MISTAKE)
         self.__cause__ = cause
         # Messages of Celery and Python may lack a full stop.
         stop = "." if hint and self.message[-1] not in ".?!" else ""
@@ -91,10 +91,8 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         message = re.sub("^ARGS:? (begin)?", r"\1", self.message)
         message = re.sub("^begin", "the arguments begin", message)
         hint = self.hint.replace("Leave ARGS out", "Leave them out")
-        return Finding(
-            self.id, self.names, f"on the command line, {message}", hint,
-            severity=self.severity, cause=self.__cause__,
-        )  # fmt: skip
+        message = f"on the command line, {message}"
+        return Finding(self.id, self.names, message, hint, cause=self.__cause__)
 
 
 Rule = Callable[[Entry], Iterator[Finding]]
@@ -153,7 +151,7 @@ def processes() -> Iterator[Finding]:
             yield Finding("E016", (), f"{setting} {what}", takes)
         return
     # Django takes only names in capitals; the module may have others.
-    module = sys.modules.get(settings.SETTINGS_MODULE or "")
+    module = sys.modules.get(settings.SETTINGS_MODULE)
     near = _nearest(setting, {*dir(settings), *vars(module or settings)} - {setting})
     yield Finding("E016", (), f"the setting {setting} is missing.", near or takes)
 
@@ -624,9 +622,11 @@ def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]
     if base and not os.path.isdir(base):
         return
     for key in keys:
-        path = str(entry.context.params.get(key) or "")
+        if not (value := entry.context.params.get(key)):
+            continue
+        path = str(value)
         what = f"{key.replace('_', '-')} = {path!r}:"
-        if path and named:
+        if named:
             from .command import private
 
             expand = private("celery.utils.nodenames", "node_format")
@@ -637,7 +637,7 @@ def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]
                 yield Finding("E007", entry.names, message, cause=exc)
                 continue
         folder = os.path.dirname(os.path.join(base, path))
-        if path and folder and not os.path.isdir(folder):
+        if folder and not os.path.isdir(folder):
             message = f"{what} the folder {folder!r} does not exist here."
             hint = "Nothing expands ~: write Path.home()." if path[0] == "~" else ""
             yield Finding("W003", entry.names, message, hint)

@@ -609,6 +609,13 @@ def test_a_scheduler_that_ends_the_program(
 
 
 @pytest.mark.usefixtures("shop")
+def test_a_scheduler_that_an_installed_app_lacks(settings: Any) -> None:
+    path = "django_celery_beat.schedulers:Database"
+    (message,) = found(settings, beat={**BEAT, "ARGS": {"scheduler": path}})
+    assert message.id == "prodserver_celery5.E008"
+
+
+@pytest.mark.usefixtures("shop")
 def test_processes_that_share_an_entry_share_its_file(settings: Any) -> None:
     entry = {**WORKER, "HEARTBEAT_FILE": "/tmp/hb"}
     (message,) = found(settings, one=entry, other=dict(entry))
@@ -707,21 +714,21 @@ def test_the_setting_is_missing(settings: Any, given: str, hint: str) -> None:
     ]
 
 
-def test_the_setting_in_small_letters(tmp_path: Path) -> None:
+def test_the_setting_in_small_letters(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Django ignores it: a setting's name is in capitals."""
-    (tmp_path / "shop_settings.py").write_text(
-        "INSTALLED_APPS = ['prodserver_celery5']\nproduction_processes = {}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "django", "check", "--settings=shop_settings"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Is it misspelt as 'production_processes'?" in done.stderr
+    module = ModuleType("shop_settings")
+    module.production_processes = {}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "shop_settings", module)
+    del settings.PRODUCTION_PROCESSES
+    settings.SETTINGS_MODULE = "shop_settings"
+    (message,) = check_processes()
+    assert message.hint == "Is it misspelt as 'production_processes'?"
+    # As after settings.configure().
+    settings.SETTINGS_MODULE = None
+    (message,) = check_processes()
+    assert message.hint == IS_A_DICT
 
 
 @pytest.mark.usefixtures("shop")
@@ -1320,3 +1327,11 @@ def test_the_space_in_a_list(settings: Any, args: Any, message: str, hint: str) 
         )
     ]
     CeleryWorker(**entry).prep_server_args()
+
+
+def test_a_list_of_what_cannot_have_a_space(shop: Celery) -> None:
+    ports = click.Option(["--ports"], callback=lambda *given: [5555, 5556])
+    shop.user_options["worker"].add(ports)
+    backend = CeleryWorker(**WORKER)
+    assert [*backend.findings()] == []
+    assert backend.entry.context.params["ports"] == [5555, 5556]

@@ -422,6 +422,10 @@ def test_a_choice_says_what_there_is(
     assert accepted in str(error(app, args))
 
 
+def test_a_level_without_a_name_is_a_number(app: Celery) -> None:
+    assert parsing.words("worker", app, {"loglevel": 21}) == ["--loglevel=21"]
+
+
 # Keys
 
 VERSION = celery.__version__
@@ -491,7 +495,10 @@ def test_every_mistake_is_found(app: Celery) -> None:
 
 
 def test_a_long_value_is_shortened(app: Celery) -> None:
-    assert error(app, {"beat": "x" * 500}).where == f"ARGS['beat'] = '{'x' * 98}…"
+    for length in (98, 500):
+        where = error(app, {"beat": "x" * length}).where
+        assert where == f"ARGS['beat'] = '{'x' * 98}…"
+    assert error(app, {"beat": "x" * 97}).where == f"ARGS['beat'] = '{'x' * 97}'"
 
 
 # Options of `celery` itself
