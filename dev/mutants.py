@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import coverage
@@ -81,9 +82,8 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(node.value + 1)
         elif isinstance(node.value, str):
             yield ast.Constant(f"{node.value}XX")
-    elif isinstance(node, ast.Return) and ast.unparse(node) != "return None":
-        if node.value:
-            yield ast.Return(ast.Constant(None))
+    elif isinstance(node, ast.Return) and ast.unparse(node)[6:] not in ("", " None"):
+        yield ast.Return(ast.Constant(None))
     elif isinstance(node, REMOVED):
         yield ast.Pass()
 
@@ -193,8 +193,10 @@ def run(folder: Path, words: list[str], limit: float) -> int:
         return ended
     # Interrupted, pytest ends the servers and processes that its tests have started.
     os.kill(pid, signal.SIGINT)
-    if wait(pid, INTERRUPTED_LIMIT) is None:
+    ended = wait(pid, INTERRUPTED_LIMIT)
+    with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+    if ended is None:
         os.waitpid(pid, 0)
     return -signal.SIGKILL
 
@@ -255,7 +257,7 @@ def tests_of(mutant: Mutant, reached: dict[tuple[str, int], set[str]]) -> list[s
     """Return the unit and differential tests that reach a mutant's line."""
     if mutant.line not in lines_of_functions(mutant.path):
         return SUITES
-    # What only a process of a test's own has run is that test's to notice.
+    # Lines that only a test's own process runs are left to the module's own tests.
     own = f"tests/unit/test_{mutant.path.stem}.py"
     alone = [own] if Path(own).is_file() else []
     return sorted(reached[mutant.path.name, mutant.line]) or alone

@@ -38,7 +38,8 @@ class OptionError(ValueError):
         message: what is wrong, in one sentence.
         hint: what to write instead, in one sentence; ``""`` where nobody knows.
         where: the key and value, word or variable that is wrong, as given.
-        param: the option or argument that does not take the value, if it is one.
+        absent: the option or argument that is wrong without being in ARGS: it is
+            required, or a variable or its own default gives it a wrong value.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class OptionError(ValueError):
         message: str,
         hint: str = "",
         where: str = "ARGS",
-        param: click.Parameter | None = None,
+        absent: click.Parameter | None = None,
     ) -> None:
         message, self.hint = (
             redaction.text(" ".join(text.split())) for text in (message, hint)
         )
         super().__init__(message)
         self.where = " ".join(where.split())
-        self.param = param
+        self.absent = absent
 
 
 class UnknownOptionError(OptionError):
@@ -189,10 +190,14 @@ class Command:
             _named(_without_import(param) if param.name == "pool" else param)
             for param in params
         ]
+        # The variable CELERY_WORKER_HELP would print it.
+        self._command.add_help_option = False
         self._above = copy.copy(_GLOBAL)
         taken = {spelling for param in params for spelling in param.opts}
         self._above.params = [
-            param for param in self._above.params if taken.isdisjoint(param.opts)
+            _named(param)
+            for param in self._above.params
+            if taken.isdisjoint(param.opts)
         ]
         self._short = {
             short: long for short, long in _SHORT.items() if not taken & {short, long}
@@ -277,21 +282,13 @@ class Command:
                 ),
                 auto_envvar_prefix=f"CELERY_{self.name}".upper(),
             )
-        except OptionError:
-            raise
         except click.NoSuchOption as exc:
             word = exc.option_name
             if long := self._short.get(word):  # attached to its value: -Aproj
                 self.parse([re.sub(f"^{word}", f"{long}=", word_) for word_ in words])
             raise self.unknown(word) from exc
         except click.ClickException as exc:
-            param = getattr(exc, "param", None)
-            where = f"ARGS {param.opts[-1]}" if param else "ARGS"
-            message = exc.message or exc.format_message()
-            is_missing = isinstance(exc, click.MissingParameter)
-            if param and not is_missing and redaction.name_is_secret(param.name):
-                message = "it does not take this value."
-            raise OptionError(message, "", where, param) from exc
+            raise OptionError(exc.message or exc.format_message()) from exc
         for word in context.args:
             self._check_setting(rest, word)
         context.meta.update(celery=outer.params, words=rest)
@@ -346,21 +343,35 @@ def _without_import(pool: click.Parameter) -> click.Parameter:
 
 
 def _named(param: click.Parameter) -> click.Parameter:
-    """Declare a parameter so that it is known which one Celery could not read."""
+    """Declare a parameter so that its errors say which one it is, and who gave it."""
     declared = copy.copy(param)
+    parse = declared.handle_parse_result
 
     def handle_parse_result(ctx: click.Context, opts: Any, args: Any) -> Any:
         try:
-            return param.handle_parse_result(ctx, opts, args)
-        except (click.ClickException, OptionError):
+            return parse(ctx, opts, args)
+        except OptionError:
             raise
         except Exception as exc:
-            given = opts.get(param.name, "it")  # which a variable may have
-            message = f"Celery cannot read {given} ({type(exc).__name__}: {exc})."
-            raise click.BadParameter(message, ctx, param) from exc
+            given = opts.get(param.name)
+            what = redaction.word(repr(given)) if isinstance(given, str) else "it"
+            message = f"Celery cannot read {what} ({type(exc).__name__}: {exc})."
+            if isinstance(exc, click.ClickException):
+                message = exc.message or exc.format_message()
+            if _is_secret(param) and not isinstance(exc, click.MissingParameter):
+                message = "it does not take this value."
+            absent = declared if given is None else None
+            raise OptionError(message, "", f"ARGS {param.opts[-1]}", absent) from exc
 
     declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign]
     return declared
+
+
+def _is_secret(param: click.Parameter) -> bool:
+    """Whether a value of this parameter must not be shown."""
+    named = [param.envvar] if isinstance(param.envvar, str) else [*(param.envvar or ())]
+    names = (str(param.name), *param.opts, *param.secondary_opts, *named)
+    return any(map(redaction.name_is_secret, names))
 
 
 def import_pool(context: click.Context) -> None:

@@ -281,38 +281,27 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         args: the ARGS with a mistake.
         whole: the error that Celery raised for all of them together.
     """
-    import click
-
     from .arguments import spell, where_is
     from .command import OptionError
 
-    def attempt(part: object) -> OptionError | None:
-        try:
-            command.parse(spell(command, part))
-        except OptionError as exc:
-            # Each part alone lacks an option that the app requires.
-            return None if isinstance(exc.__cause__, click.MissingParameter) else exc
-        return None
-
-    environment = attempt(None)
-    # Unless ARGS override the variable: Celery does not read it then.
-    if environment and environment.param and str(environment) == str(whole):
-        variable = command.variable(environment.param)
-        # Else the option's own default is wrong.
-        if value := os.environ.get(variable):
-            text = redaction.word(repr(value))
-            text = "**" if redaction.name_is_secret(variable) else text
-            environment.where = f"{variable} = {text}"
-        yield environment
+    if whole.absent and (value := os.environ.get(command.variable(whole.absent))):
+        variable = command.variable(whole.absent)
+        text = redaction.word(repr(value))
+        text = "**" if redaction.name_is_secret(variable) else text
+        whole.where = f"{variable} = {text}"
+        yield whole
         return
     found = False
     args, _ = told(args)
     # Celery stops at the first one, so each is tried alone.
     for key, value in args.items() if isinstance(args, Mapping) else ():
-        if error := attempt({key: value}):
-            found = True
-            error.where = where_is(key, value)
-            yield error
+        try:
+            command.parse(spell(command, {key: value}))
+        except OptionError as exc:
+            if not exc.absent:
+                found = True
+                exc.where = where_is(key, value)
+                yield exc
     if not found:
         yield whole
 

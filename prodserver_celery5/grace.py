@@ -1,4 +1,4 @@
-"""The end of a worker within its platform's time limit, as GRACE_SECONDS has it.
+"""The end of a worker within its platform's time limit (GRACE_SECONDS).
 
 Platforms send SIGTERM, and SIGKILL 10 to 30 seconds later. Celery's warm shutdown waits
 for the longest task. What is not done by SIGKILL dies with the process, and its
@@ -224,7 +224,7 @@ def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
         # enough: a child that was forked later holds it, too.
         socket = _unpatched("socket", "socket")
         at_once = _unpatched("socket", "MSG_DONTWAIT")
-        # Unlike select(), it takes any number of a file.
+        # Unlike select(), poll() takes file descriptors above 1023.
         poll = _unpatched("select", "poll")()
         ends = time.monotonic() + 1
         with suppress(OSError):  # it is gone already

@@ -1,4 +1,4 @@
-"""The probe: is a worker or a beat alive, by the file in which its loop says so?
+"""The probe: tells whether a worker or a beat is alive, from its loop's file.
 
 ``python -m prodserver_celery5.probe FILE [--ready] [--max-age SECONDS]`` prints one
 line, and ends with 0 for yes, 1 for no and 2 for misuse. It runs every few seconds, so

@@ -1330,7 +1330,7 @@ def test_the_space_in_a_list(settings: Any, args: Any, message: str, hint: str) 
 
 
 def test_a_list_of_what_cannot_have_a_space(shop: Celery) -> None:
-    ports = click.Option(["--ports"], callback=lambda *given: [5555, 5556])
+    ports = click.Option(["--ports"], callback=lambda ctx, param, value: [5555, 5556])
     shop.user_options["worker"].add(ports)
     backend = CeleryWorker(**WORKER)
     assert [*backend.findings()] == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import fcntl
-import math
 import os
 import resource
 import select
@@ -94,22 +93,9 @@ def request(id: str, late: bool = True, **more: Any) -> Request:
     return made
 
 
-def test_a_time_to_end_in() -> None:
+def test_the_seconds_of_a_time() -> None:
     values = 1, Decimal("2.5"), timedelta(minutes=1), SimpleLazyObject(lambda: 25)
     assert [seconds_of(value) for value in values] == [1, 2.5, 60, 25]
-
-
-@pytest.mark.parametrize(
-    ("reason", "values"),
-    [
-        ("it is no number of seconds", (True, "25", None)),
-        ("it is no time to end in", (0, -1, math.inf, math.nan)),
-    ],
-)
-def test_no_time_to_end_in(reason: str, values: tuple[Any, ...]) -> None:
-    for value in values:
-        with pytest.raises(ValueError, match=f"^{reason}$"):
-            seconds_of(value)
 
 
 def test_it_hears_of_the_worker_by_its_signals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,8 +337,6 @@ def test_rabbitmq_may_be_gone_before_anybody_has_noticed(clock: Clock) -> None:
         peer.close()
         with mine:
             give_back(amqp(mine), clock.sleep)
-            with pytest.raises(OSError, match="not connected"):
-                mine.getpeername()
         give_back(amqp(mine), clock.sleep)  # not even open
 
 

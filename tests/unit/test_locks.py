@@ -249,4 +249,4 @@ def test_postgresqls_driver_would_wait_for_ever(
         assert there.recv(1) == b""
         # The driver closes the socket itself.
         os.fstat(here.fileno())
-    hang_up(-1)  # it has gone meanwhile
+    hang_up(-1)  # it has gone in the meantime

@@ -390,7 +390,7 @@ def test_a_value_that_cannot_be_had(
         (
             {"autoscale": "a,b"},
             "ARGS['autoscale'] = 'a,b'",
-            "Celery cannot read a,b (AttributeError: 'list' object has no attribute"
+            "Celery cannot read 'a,b' (AttributeError: 'list' object has no attribute"
             " 'join').",
         ),
         ("--time-limit x", "ARGS --time-limit", invalid(click.FLOAT, "x")),
@@ -420,6 +420,17 @@ def test_a_choice_says_what_there_is(
     app: Celery, args: dict[str, Any], accepted: str
 ) -> None:
     assert accepted in str(error(app, args))
+
+
+def test_the_choice_for_an_option_of_a_kind(app: Celery) -> None:
+    app.user_options["worker"].add(click.Option(["--own"], type=click.Choice("ab")))
+    assert str(error(app, {"own": ["a"]})) == "it takes one of a, b."
+
+
+def test_an_option_that_counts(app: Celery) -> None:
+    app.user_options["worker"].add(click.Option(["--loud"], count=True))
+    assert parsing.words("worker", app, {"loud": True}) == ["--loud"]
+    assert parsing.words("worker", app, {"loud": False}) == []
 
 
 def test_a_level_without_a_name_is_a_number(app: Celery) -> None:
@@ -647,6 +658,15 @@ def test_a_variable_that_args_override_hides_no_mistake(
     assert error(app, args).where == "ARGS['time-limit'] = 'long'"
     assert error(app, {"time-limit": "long"}).where == "ARGS['time-limit'] = 'long'"
     assert error(app, {"beat": True}).where == "CELERY_WORKER_CONCURRENCY = 'many'"
+    args = {"concurrency": 2, "time-limit": "long", "queues": ["a"]}
+    (wrong,) = parsing.mistakes("worker", app, args)
+    assert wrong.where == "ARGS['time-limit'] = 'long'"
+    # Of a secret option, both are told in the same words.
+    app.user_options["worker"].add(click.Option(["--api-token"], type=int))
+    monkeypatch.setenv("CELERY_WORKER_API_TOKEN", "many")
+    args = {"concurrency": 2, "api-token": "long"}
+    (wrong,) = parsing.mistakes("worker", app, args)
+    assert wrong.where == "ARGS['api-token'] = **"
 
 
 def test_the_value_of_a_secret_variable_is_not_shown(
@@ -655,7 +675,47 @@ def test_the_value_of_a_secret_variable_is_not_shown(
     option = click.Option(["--my-number"], type=int, envvar="SHOP_TOKEN")
     app.user_options["worker"].add(option)
     monkeypatch.setenv("SHOP_TOKEN", "s3cret")
-    assert error(app, {}).where == "SHOP_TOKEN = **"
+    wrong = error(app, {})
+    assert wrong.where == "SHOP_TOKEN = **"
+    assert str(wrong) == "it does not take this value."
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_a_variable_starts_no_help(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """Of click before 8.5 it would print Celery's, and end the check."""
+    monkeypatch.setenv(f"CELERY_{program.upper()}_HELP", "1")
+    assert parsing.mistakes(program, app, {}) == []
+
+
+def refuse(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    if value:
+        ctx.fail(f"not {value}")
+
+
+def test_an_option_that_refuses_a_value_the_way_click_documents(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.user_options["worker"].add(click.Option(["--own"], callback=refuse))
+    assert error(app, "--own=x").where == "ARGS --own"
+    monkeypatch.setenv("CELERY_WORKER_OWN", "x")
+    (wrong,) = parsing.mistakes("worker", app, {"concurrency": 2, "queues": ["a"]})
+    assert (wrong.where, str(wrong)) == ("CELERY_WORKER_OWN = 'x'", "not x")
+
+
+def test_an_option_of_a_class_of_its_own(app: Celery) -> None:
+    class Own(click.Option):
+        def add_to_parser(self, *args: Any) -> None:
+            super().add_to_parser(*args)
+            self.is_added = True
+
+        def handle_parse_result(self, *args: Any) -> Any:
+            assert self.is_added
+            return super().handle_parse_result(*args)
+
+    app.user_options["worker"].add(Own(["--own"]))
+    assert parse(app, {"own": "x"}).params["own"] == "x"
 
 
 @pytest.mark.parametrize(
@@ -799,16 +859,21 @@ SECRET = "amqp://me:s3cret@host//"
 
 
 @pytest.mark.parametrize(
-    "args", [{"db-password": SECRET}, ["--db-password", SECRET], {"api-token": SECRET}]
-)
-def test_a_value_that_is_not_taken_may_be_a_password(app: Celery, args: Any) -> None:
-    app.user_options["worker"].update((
+    "option",
+    [
         click.Option(["--db-password"], type=int),
-        click.Option(["--api-token"], callback=lambda *given: int(given[-1] or 0)),
-    ))  # fmt: skip
-    wrong, *_ = parsing.mistakes("worker", app, args)
-    assert str(wrong) == "it does not take this value."
-    assert SECRET not in wrong.where
+        click.Option(["--db-password", "dest"], type=int),
+        click.Option(["--db-password"], callback=lambda ctx, _, value: int(value or 0)),
+        click.Option(["--db-password"], callback=refuse),
+    ],
+)
+def test_a_value_that_is_not_taken_may_be_a_password(
+    app: Celery, option: click.Option
+) -> None:
+    app.user_options["worker"].add(option)
+    for args in ({"db-password": "s3cret"}, ["--db-password", "s3cret"]):
+        (wrong,) = parsing.mistakes("worker", app, args)
+        assert str(wrong) == "it does not take this value."
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ WORKER: list[Row] = [
     (["-Q", "$QUEUES"], "W013", "ARGS word '$QUEUES': "),
     ("-n worker@$(hostname)", "W013", "so $(hostname) stays as it is. Write an"),
     ("-c $WORKERS", "E007", f'{SHELL}: write os.environ["WORKERS"] in the settings.'),
-    ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale: Celery cannot read ${MAX},${MIN} ("),
+    ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale: Celery cannot read '${MAX},${MIN}' ("),
     ({"logfile": "~/no-such-folder/x.log"}, "W003", "Nothing expands ~: write Path.home()."),
     ("-n price$", None, "-n price$"),
     # The whole line
@@ -119,7 +119,7 @@ def test_what_is_pasted(
     assert isinstance(message, checks.Error if id_[0] == "E" else checks.Warning)
     (finding,) = backend(**entry).findings()
     line = str(finding)
-    # A text with a full stop is the end of the line.
+    # A text that ends in a full stop ends the line.
     assert line.endswith(text) if text.endswith(".") else text in line
     assert line.startswith("shop: ")
 

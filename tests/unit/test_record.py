@@ -56,6 +56,7 @@ def test_a_system_without_proc(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     record.open()
     record.say("ready", 30, False)
     assert " start=0 " in path.read_text()
+    record.close()
 
 
 @pytest.mark.parametrize("umask", [0o077, 0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.process
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -206,7 +207,8 @@ def test_a_program_that_is_not_found_any_more(
         restart.again()  # its file is still here
     (tmp_path / "manage.py").unlink()
     with pytest.raises(
-        restart.RestartError, match=rf"^manage.py is not in {tmp_path}, .*full path"
+        restart.RestartError,
+        match=rf"^manage.py is not in {re.escape(str(tmp_path))}, .*full path",
     ):
         restart.again()
 

@@ -331,7 +331,7 @@ def test_what_a_beat_says_reaches_whoever_listens(
     ended(beat)
     (heartbeat,) = loops_
     assert leads[1:] == [heartbeat.say] * len(lock)
-    assert file.exists() is not bool(args)
+    assert file.exists() == (not args)
     heartbeat.end()
 
 
