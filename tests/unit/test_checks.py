@@ -891,6 +891,16 @@ def test_a_heartbeat_needs_a_folder_that_can_be_written_to(
 
 
 @pytest.mark.usefixtures("shop")
+def test_a_heartbeat_needs_a_file_that_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    assert not [*CeleryWorker(**WORKER, HEARTBEAT_FILE=tmp_path / "file").findings()]
+    link = CeleryWorker(**WORKER, HEARTBEAT_FILE=tmp_path / "link")
+    (finding,) = link.findings()
+    assert finding.id == "W006"
+
+
+@pytest.mark.usefixtures("shop")
 def test_a_heartbeat_needs_posix(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = CeleryWorker(**WORKER, HEARTBEAT_FILE="/tmp/w")
     assert [*backend.findings()] == []
