@@ -220,10 +220,9 @@ class Command:
         """Name the variable that gives an option its value."""
         own = "" if param in self._above.params else f"{self.name}_"
         default = f"CELERY_{own}{param.name}".upper()
-        named = param.envvar
-        given = [named] if isinstance(named, str) else [*(named or ())]
-        is_set = [name for name in (*given, default) if os.environ.get(name)]
-        return (is_set or [*given, default])[0]
+        names = [*_envvars(param), default]
+        is_set = [name for name in names if os.environ.get(name)]
+        return (is_set or names)[0]
 
     def unknown(self, key: str) -> UnknownOptionError:
         """Make the error that names Celery's version and the nearest option.
@@ -369,9 +368,14 @@ def _named(param: click.Parameter) -> click.Parameter:
 
 def _is_secret(param: click.Parameter) -> bool:
     """Whether a value of this parameter must not be shown."""
-    named = [param.envvar] if isinstance(param.envvar, str) else [*(param.envvar or ())]
-    names = (str(param.name), *param.opts, *param.secondary_opts, *named)
+    names = (str(param.name), *param.opts, *param.secondary_opts, *_envvars(param))
     return any(map(redaction.name_is_secret, names))
+
+
+def _envvars(param: click.Parameter) -> list[str]:
+    """Name the variables that a parameter is declared to read."""
+    names = param.envvar
+    return [names] if isinstance(names, str) else [*(names or ())]
 
 
 def import_pool(context: click.Context) -> None:
