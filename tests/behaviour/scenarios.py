@@ -266,9 +266,10 @@ def killed_child(site: Site) -> Outcome:
 @scenario("worker --max-tasks-per-child", status=0)
 def replaced_children(site: Site) -> Outcome:
     worker = site.ready(concurrency=1, max_tasks_per_child=2)
-    site.send("write", *((n,) for n in range(6)))
-    site.wait_for_notes(6)
-    return site.end(worker, signal.SIGTERM) | _account(site, 6, "")
+    # After the last, no child is about to be replaced: Celery 5.0 may hang then.
+    site.send("write", *((n,) for n in range(5)))
+    site.wait_for_notes(5)
+    return site.end(worker, signal.SIGTERM) | _account(site, 5, "")
 
 
 # Shutdown, and what is lost
