@@ -1172,8 +1172,11 @@ def test_the_path_of_a_pool(shop: Celery, pool: str) -> None:
 def test_a_backend_that_changes_args_is_known_by_the_rest(settings: Any) -> None:
     path = f"{__name__}.MailWorker"
     entry = {**WORKER, "BACKEND": path, "ARGS": {"concurency": 2}}
-    (message,) = found(settings, shop=WORKER, mail=entry)
-    assert message.obj == "PRODUCTION_PROCESSES['mail']"
+    messages = found(settings, shop=WORKER, mail=entry, sms={**entry, "APP": "shop"})
+    assert [message.obj for message in messages] == [
+        "PRODUCTION_PROCESSES['mail']",
+        "PRODUCTION_PROCESSES['sms']",
+    ]
 
 
 def test_what_is_no_backend_of_ours_beside_an_app(settings: Any, shop: Celery) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import re
 import sys
@@ -21,7 +22,15 @@ import pytest
 from celery import Celery, concurrency, signals
 from django.core.management import CommandError
 
-from prodserver_celery5 import arguments, command, grace, leader, loops, prefork
+from prodserver_celery5 import (
+    arguments,
+    command,
+    grace,
+    leader,
+    loops,
+    prefork,
+    restart,
+)
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
@@ -172,6 +181,26 @@ def test_the_process_ends_with_the_status_of_the_program(
     ended: Any, backend: type[CeleryBackend]
 ) -> None:
     assert ended(backend(APP="prayer_room_api")) == 73
+
+
+def test_an_output_without_an_encoding(
+    ended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    ended(CeleryWorker(APP="prayer_room_api", ARGS={"queues": "m\u00f6bel"}))
+    line = sys.stdout.getvalue()  # type: ignore[attr-defined] # of a StringIO
+    assert line == "celery --app=prayer_room_api worker '--queues=m\\xf6bel'\n"
+
+
+def test_a_program_that_cannot_be_started_again(
+    ended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(**kwargs: Any) -> None:
+        raise restart.RestartError("start it from a file.")
+
+    monkeypatch.setattr(restart, "prepare", prepare)
+    with pytest.raises(CommandError, match=r"^worker: start it from a file\.$"):
+        CeleryWorker(APP="prayer_room_api").start_server()
 
 
 def test_no_password_in_the_line_at_start(
