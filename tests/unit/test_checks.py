@@ -1166,6 +1166,9 @@ def test_another_backend_that_cannot_be_imported(
 def test_the_path_of_a_pool(shop: Celery, pool: str) -> None:
     shop.conf.worker_pool = pool
     assert CeleryWorker(**WORKER).prep_server_args() == []
+    shop.conf.worker_pool = "nowhere"
+    (finding,) = CeleryWorker(**WORKER).findings()
+    assert finding.message.startswith("pool = 'nowhere' needs the module 'nowhere',")
 
 
 @pytest.mark.usefixtures("shop")

@@ -7,12 +7,13 @@ import py_compile
 import subprocess
 import sys
 import zipfile
+from ast import literal_eval
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from prodserver_celery5 import green
+from prodserver_celery5 import green, restart
 
 
 @pytest.mark.parametrize("library", green.LIBRARIES)
@@ -120,3 +121,19 @@ def test_the_launcher_patches_first() -> None:
     words = [sys.executable, green.__file__, "gevent", "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("given", ["/given", ""])
+def test_the_program_has_the_path_that_was_given(given: str) -> None:
+    code = (
+        "import os; print({k: v for k, v in os.environ.items() if 'PYTHONPATH' in k})"
+    )
+    done = subprocess.run(
+        [sys.executable, green.__file__, "gevent", "-c", code],
+        env={**os.environ, "PYTHONPATH": "/more", restart.PATH_GIVEN: given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert literal_eval(done.stdout) == ({"PYTHONPATH": given} if given else {})

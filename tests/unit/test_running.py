@@ -192,6 +192,21 @@ def test_an_output_without_an_encoding(
     assert line == "celery --app=prayer_room_api worker '--queues=m\\xf6bel'\n"
 
 
+@pytest.mark.parametrize("backend", [CeleryWorker, CeleryBeat])
+@pytest.mark.parametrize(("args", "moves"), [({}, False), ({"workdir": "/"}, True)])
+def test_a_program_can_be_started_again(
+    ended: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: type[CeleryBackend],
+    args: dict[str, str],
+    moves: bool,
+) -> None:
+    prepared: list[dict[str, bool]] = []
+    monkeypatch.setattr(restart, "prepare", lambda **how: prepared.append(how))
+    ended(backend(APP="prayer_room_api", ARGS=args))
+    assert prepared == [{"moves": moves}]
+
+
 def test_a_program_that_cannot_be_started_again(
     ended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +391,8 @@ def test_the_text_of_a_remote_shutdown_is_no_status(
     context = parsing.parse("worker", Celery("proj", set_as_current=False), [])
     monkeypatch.setattr(context.command, "callback", lambda **kwargs: "Got shutdown")
     assert command.run(context) == 0
+    monkeypatch.setattr(context.command, "callback", lambda **kwargs: 73)
+    assert command.run(context) == 73
 
 
 def test_a_process_on_the_terminal_has_no_output_here(tmp_path: Path) -> None:
