@@ -82,6 +82,8 @@ class Cursor:
         self.description = self._answer
 
     def fetchone(self) -> Any:
+        if self.description is None:
+            raise Driver.Error("there is no answer to read")
         return self._answer
 
     def close(self) -> None:
