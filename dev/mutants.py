@@ -54,6 +54,8 @@ SWAPPED = {
     ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.And: ast.Or, ast.Or: ast.And,
     ast.Add: ast.Sub, ast.Sub: ast.Add,
 }  # fmt: skip
+# What returning None instead would not change.
+SAME = ("return", "return None")
 REMOVED = (ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.Break, ast.Continue)
 
 
@@ -82,7 +84,7 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(node.value + 1)
         elif isinstance(node.value, str):
             yield ast.Constant(f"{node.value}XX")
-    elif isinstance(node, ast.Return) and ast.unparse(node)[6:] not in ("", " None"):
+    elif isinstance(node, ast.Return) and ast.unparse(node) not in SAME:
         yield ast.Return(ast.Constant(None))
     elif isinstance(node, REMOVED):
         yield ast.Pass()
@@ -135,7 +137,7 @@ class Mutant:
                         seen += 1
                         if seen != number:
                             continue
-                        self.line = node.lineno  # type: ignore[attr-defined] # code has
+                        self.line = vars(node)["lineno"]
                         self.text = f"{ast.unparse(node)}  →  {ast.unparse(variant)}"
                         ast.copy_location(variant, node)
                         if isinstance(value, list):

@@ -190,7 +190,7 @@ class Command:
             _named(_without_import(param) if param.name == "pool" else param)
             for param in params
         ]
-        # The variable CELERY_WORKER_HELP would print it.
+        # It is refused above; the variable CELERY_WORKER_HELP would still print it.
         self._command.add_help_option = False
         self._above = copy.copy(_GLOBAL)
         taken = {spelling for param in params for spelling in param.opts}
@@ -342,7 +342,7 @@ def _without_import(pool: click.Parameter) -> click.Parameter:
 
 
 def _named(param: click.Parameter) -> click.Parameter:
-    """Declare a parameter so that its errors say which one it is, and who gave it."""
+    """Declare a parameter so that its errors say which it is, and if ARGS have it."""
     declared = copy.copy(param)
     parse = declared.handle_parse_result
 
@@ -353,16 +353,17 @@ def _named(param: click.Parameter) -> click.Parameter:
             raise
         except Exception as exc:
             given = opts.get(param.name)
-            what = redaction.word(repr(given)) if isinstance(given, str) else "it"
-            message = f"Celery cannot read {what} ({type(exc).__name__}: {exc})."
             if isinstance(exc, click.ClickException):
                 message = exc.message or exc.format_message()
+            else:
+                what = redaction.word(repr(given)) if isinstance(given, str) else "it"
+                message = f"Celery cannot read {what} ({type(exc).__name__}: {exc})."
             if _is_secret(param) and not isinstance(exc, click.MissingParameter):
                 message = "it does not take this value."
             absent = declared if given is None else None
             raise OptionError(message, "", f"ARGS {param.opts[-1]}", absent) from exc
 
-    declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign]
+    declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign] # a copy's
     return declared
 
 

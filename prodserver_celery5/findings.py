@@ -284,8 +284,8 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
     from .arguments import spell, where_is
     from .command import OptionError
 
-    if whole.absent and (value := os.environ.get(command.variable(whole.absent))):
-        variable = command.variable(whole.absent)
+    variable = command.variable(whole.absent) if whole.absent else ""
+    if value := os.environ.get(variable):
         text = redaction.word(repr(value))
         text = "**" if redaction.name_is_secret(variable) else text
         whole.where = f"{variable} = {text}"

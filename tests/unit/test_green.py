@@ -125,6 +125,7 @@ def test_the_launcher_patches_first() -> None:
 
 @pytest.mark.parametrize("given", ["/given", ""])
 def test_the_program_has_the_path_that_was_given(given: str) -> None:
+    pytest.importorskip("gevent")
     code = (
         "import os; print({k: v for k, v in os.environ.items() if 'PYTHONPATH' in k})"
     )
