@@ -45,15 +45,15 @@ def pss(pid: int) -> float:
 
 def measure(words: list[str]) -> tuple[float, float, str]:
     """Start a worker and end it: seconds to ready, MiB, and what it wrote."""
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile() as log:
         began = time.monotonic()
         worker = subprocess.Popen(
             words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             while True:
-                log.seek(0)
-                text = log.read()
+                # Not read(): it would move the place where the worker writes.
+                text = os.pread(log.fileno(), 2**20, 0).decode(errors="replace")
                 if re.search(r"\S+ ready\.", text):
                     break
                 if worker.poll() is not None or time.monotonic() - began > LIMIT:
