@@ -66,7 +66,7 @@ class Lead:
         self.lock = lock
         self._pidfile = pidfile
         self._say = say or (lambda state: None)
-        self._thread = 0
+        self._thread = threading.get_ident()
         self._held_at = 0.0
         self._is_ending = False
         self._starting = threading.Lock()  # more than one thread may restart
@@ -97,7 +97,6 @@ class Lead:
         _log(logging.INFO, "Leading.")
         self._say("leading")
         self._held_at = time.monotonic()
-        self._thread = threading.get_ident()
         threading.Thread(target=self._watch, name="lead", daemon=True).start()
         # The last check before a message goes out, however a scheduler sends it.
         signals.before_task_publish.connect(self._before_publish, weak=False)
@@ -126,7 +125,9 @@ class Lead:
             raise SystemExit
         with self._starting:
             _log(logging.WARNING, f"{reason}; starting again, to stand by.")
-            self.lock.close()
+            if threading.get_ident() == self._thread:
+                # Not by another thread: a driver may crash if this one is using it.
+                self.lock.close()
             time.sleep(pause)
             if self._pidfile:
                 # Celery 5.0 to 5.4 would take our own pid in it for another process.

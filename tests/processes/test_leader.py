@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from tests.blows.site import Site
 from tests.servers import PgBouncer, Services
 
 pytest.importorskip("pymysql")
+
+# In seconds, on a machine with much else to do: long before the lease is over.
+AT_ONCE = LEASE / 2
 
 LEADING = "beat: Leading"
 STANDING_BY = "beat: Standing by: another one leads"
@@ -42,12 +45,6 @@ def make(tmp_path: Path, all_services: Services, stack: ExitStack) -> Any:
         return Site(tmp_path, stack, all_services.server("redis"), server, **env)
 
     return make
-
-
-def seconds(act: Callable[[], object]) -> float:
-    begin = time.monotonic()
-    act()
-    return time.monotonic() - begin
 
 
 @pytest.mark.parametrize(
@@ -79,12 +76,10 @@ def test_one_sends_and_the_other_takes_over(
     second.wait_for(STANDING_BY)
     third.wait_for(STANDING_BY)
     site.inbox.wait_for(4)
-    # A beat that stands by ends at once.
-    assert seconds(lambda: third.stop(timeout=10)) < 2
-    assert third.popen.returncode == 0
+    assert third.stop(timeout=AT_ONCE) == 0
     assert first.stop() == 0
     # It said so once, and sent nothing until it led.
-    second.wait_for(LEADING, timeout=3)
+    second.wait_for(LEADING, timeout=AT_ONCE)
     second.wait_for("Sending due")
     said = second.output
     assert said.count(STANDING_BY) == 1
@@ -111,13 +106,13 @@ def test_a_beat_that_has_lost_its_lead_starts_again_under_its_pid(make: Any) -> 
     second.wait_for(STANDING_BY)
     site.inbox.wait_for(2)
     end_session(site)
-    second.wait_for(LEADING, timeout=3)
+    second.wait_for(LEADING, timeout=AT_ONCE)
     first.wait_for(STANDING_BY)
     assert first.output.count("the lock is lost") == 1
     assert first.popen.poll() is None
     assert (site.folder / "beat.pid").read_text() == f"{first.pid}\n"
     assert second.stop() == 0
-    first.wait_for(LEADING, count=2, timeout=3)
+    first.wait_for(LEADING, count=2, timeout=AT_ONCE)
     site.inbox.wait_for_one(time.time())
     assert first.stop() == 0
     assert not (site.folder / "beat.pid").exists()
@@ -132,7 +127,7 @@ def test_a_leader_that_is_stopped_past_its_lease(make: Any) -> None:
     second.wait_for(STANDING_BY)
     site.inbox.wait_for(2)
     first.send(signal.SIGSTOP)
-    second.wait_for(LEADING, timeout=LEASE + 3)
+    second.wait_for(LEADING, timeout=LEASE + AT_ONCE)
     site.inbox.wait_for_one(time.time())
     said = len(first.output)
     first.send(signal.SIGCONT)
@@ -158,7 +153,7 @@ def test_a_leader_that_is_stopped_and_then_ended(make: Any) -> None:
     second.wait_for("Sending due")
     first.send(signal.SIGTERM)
     first.send(signal.SIGCONT)
-    assert first.wait(timeout=10) == 0
+    assert first.wait(timeout=AT_ONCE) == 0
     site.inbox.wait_for_one(time.time() + 1)
     second.kill()
     assert not wrongs(site.inbox.messages, site.runs())
@@ -189,7 +184,7 @@ def test_a_database_that_is_away(make: Any, stack: ExitStack) -> None:
         beat = site.start("beat", relay)
         beat.wait_for("beat: Standing by: the database of the lock is away: ")
         relay.come_back()
-        beat.wait_for(LEADING, timeout=5)
+        beat.wait_for(LEADING, timeout=AT_ONCE)
         site.inbox.wait_for(2)
         relay.leave()
         beat.wait_for("the lock is lost: nothing is sent; starting again")
@@ -259,7 +254,7 @@ def test_redbeat(make: Any) -> None:
     # redbeat's own lock is off: a successor would wait until it expires.
     assert "lock ->" not in leader.output
     leader.kill()
-    other.wait_for(LEADING, timeout=3)
+    other.wait_for(LEADING, timeout=AT_ONCE)
     site.inbox.wait_for_one(time.time())
     assert other.stop() == 0
     times = [message.at for message in site.inbox.messages]
@@ -299,7 +294,7 @@ def test_sigterm_ends_it_though_its_exit_is_swallowed(make: Any, state: str) -> 
     if state == "standing by":
         beat = site.start("other")
         beat.wait_for(STANDING_BY)
-    assert beat.stop(timeout=10) == 0
+    assert beat.stop(timeout=AT_ONCE) == 0
     assert "swallowed" in beat.output
 
 

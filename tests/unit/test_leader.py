@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -545,6 +546,23 @@ def test_a_beat_that_hangs_lets_another_one_lead(
     lead.end()
     lead._watch()
     assert (len(reasons), now) == (1, 1036)
+
+
+def test_another_thread_starts_anew_without_touching_the_connection(
+    lead: leader.Lead, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that leads may be using it; the new start closes it."""
+
+    def start() -> None:
+        with suppress(SystemExit):
+            lead.start_anew("it hangs")
+
+    assert lead.lock.acquire()
+    other = threading.Thread(target=start)
+    other.start()
+    other.join()
+    assert "it hangs; starting again" in caplog.text
+    assert lead.lock.is_held()
 
 
 @pytest.mark.django_db
