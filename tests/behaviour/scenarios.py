@@ -187,8 +187,8 @@ def scheduler_raises(site: Site) -> Outcome:
 )
 def signalled_idle(site: Site, name: str, program: str) -> Outcome:
     process = site.ready(program)
-    if program == "beat":
-        time.sleep(0.3)  # it logs "Starting" before it opens the schedule
+    # Beat logs "Starting" before it opens the schedule.
+    site.wait_until_asleep(process)
     return site.end(process, signal.Signals[name])
 
 
@@ -260,7 +260,7 @@ def killed_child(site: Site) -> Outcome:
     site.send("write", ("after",))
     site.wait_for_notes(1)
     children = len(site.children(worker))
-    return site.end(worker, signal.SIGTERM) | {"children": children}
+    return site.end_idle(worker) | {"children": children}
 
 
 @scenario("worker --max-tasks-per-child", status=0)
@@ -269,7 +269,7 @@ def replaced_children(site: Site) -> Outcome:
     # After the last, no child is about to be replaced: Celery 5.0 may hang then.
     site.send("write", *((n,) for n in range(5)))
     site.wait_for_notes(5)
-    return site.end(worker, signal.SIGTERM) | _account(site, 5, "")
+    return site.end_idle(worker) | _account(site, 5, "")
 
 
 # Shutdown, and what is lost
@@ -406,8 +406,7 @@ def ten_kills(site: Site) -> Outcome:
         while (notes := len(site.notes())) != before:
             before = notes
             time.sleep(2)
-        # Idle by now: stopped in the middle of work, Celery 5.0 sometimes hangs.
-        site.end(worker, signal.SIGTERM)
+        site.end_idle(worker)
         if not site.waiting():
             break
     log = (site.folder / "worker.log").read_text()
@@ -444,7 +443,7 @@ def variables(site: Site, program: str, began: str, told: tuple[int, int]) -> Ou
     site.env["PYTHONPATH"] = path
     process = site.run(program, pidfile="it.pid")
     process.wait_for(began, timeout=60)
-    time.sleep(0.3)
+    site.wait_until_asleep(process)
     there = (folder / "it.pid").exists()
     return site.end(process, signal.SIGTERM) | {
         "there": there,
@@ -460,7 +459,7 @@ def ascii_output(site: Site) -> Outcome:
     log = site.folder / "wörker.log"
     worker = site.run("worker", logfile=log, concurrency=1)
     site.wait_until(lambda: log.exists() and re.search(READY, log.read_text()))
-    return site.end(worker, signal.SIGTERM)
+    return site.end_idle(worker)
 
 
 @scenario("output to a full device", status=1)
@@ -490,7 +489,7 @@ def hung_up(site: Site, pool: str) -> Outcome:
     site.send("look", ())
     site.wait_until(lambda: site.done("{"))
     (look,) = site.done("{")
-    return site.end(worker, signal.SIGTERM) | {
+    return site.end_idle(worker) | {
         # A set: after a reload, an older green pool may run a task again.
         "told": sorted(site.done("TOLD")),
         "patched": json.loads(look)["patched"],
@@ -525,7 +524,7 @@ def broker_gone(site: Site) -> Outcome:
     site.wait_until(lambda: len(site.done()) == 10)
     wait_for_rest()
     statuses = [site.end(beat, signal.SIGTERM)["status"]]
-    outcome = site.end(worker, signal.SIGTERM) | _account(site, 10)
+    outcome = site.end_idle(worker) | _account(site, 10)
     return outcome | {"beat": statuses}
 
 
@@ -628,7 +627,7 @@ def process_title(site: Site) -> Outcome:
     worker = site.ready(concurrency=1)
     (child,) = site.children(worker)
     titles = [_title(site, title(worker.pid)), _title(site, title(child))]
-    site.end(worker, signal.SIGTERM)
+    site.end_idle(worker)
     return {"titles": titles}
 
 
@@ -668,7 +667,7 @@ def pools(site: Site, pool: str) -> Outcome:
     site.send("write", *((f"ended {n}",) for n in range(10)))
     site.wait_until(lambda: len(site.done()) == 10)
     return (
-        site.end(worker, signal.SIGTERM)
+        site.end_idle(worker)
         | _account(site, 10)
         | {"banner": banner, "patched": look["patched"]}
     )
@@ -706,7 +705,7 @@ def naps(site: Site, pool: str, task: str) -> Outcome:
             "own connections": len(connections) > 20,
             "changed": "ended changed" in connections,
         }
-    outcome = site.end(worker, signal.SIGTERM)
+    outcome = site.end_idle(worker)
     ended = sum(note.startswith("ended") for note in notes)
     return outcome | shared | {
         "ran": ended,
@@ -726,4 +725,4 @@ def flags(site: Site, pool: str) -> Outcome:
     worker = site.ready(pool=pool, concurrency=1, python=python)
     site.send("look", ())
     look = json.loads(site.wait_for_notes(1)[0])
-    return site.end(worker, signal.SIGTERM) | look
+    return site.end_idle(worker) | look
