@@ -391,7 +391,7 @@ def test_a_value_that_cannot_be_had(
             {"autoscale": "a,b"},
             "ARGS['autoscale'] = 'a,b'",
             "Celery cannot read 'a,b' (AttributeError: 'list' object has no attribute"
-            " 'join').",
+            " 'join'). It takes <min workers>, <max workers>.",
         ),
         ("--time-limit x", "ARGS --time-limit", invalid(click.FLOAT, "x")),
     ],
