@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import psutil
 
 from dev.procfile import ROOT, commands
 from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin import ProdserverFixture
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-__all__ = ("Deployment", "stop_asleep", "wait_until")
+__all__ = (
+    "Deployment",
+    "is_alive",
+    "stop_asleep",
+    "wait_until",
+    "wait_until_asleep",
+)
 
 # Nothing else: tests must not depend on the environment of the machine.
 INHERITED = ("LANG", "PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
@@ -25,6 +34,7 @@ class Deployment:
         self.folder = folder
         self._prodserver = prodserver
         self.notes_file = folder / "notes"
+        self.gate = folder / "gate"
         self.settings_file = folder / "deployed_settings.py"
         self.configure("")
         self.env = {
@@ -32,6 +42,7 @@ class Deployment:
             "ALLOWED_HOSTS": "127.0.0.1",
             "DATA_DIR": str(folder),
             "DJANGO_SETTINGS_MODULE": "deployed_settings",
+            "GATE": str(self.gate),
             "HOME": str(folder),
             "HOST": "127.0.0.1",
             "NOTES": str(self.notes_file),
@@ -87,6 +98,28 @@ class Deployment:
 
     def wait_for_notes(self, count: int, timeout: float = 20) -> list[str]:
         return wait_until(lambda: len(n := self.notes()) >= count and n, timeout)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; a dead one that nobody waits for remains as a zombie."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until_asleep(process: StartedProcess, timeout: float = 60) -> None:
+    """Wait until a process has slept for half a second."""
+    stat = Path(f"/proc/{process.pid}/stat")
+
+    def rests() -> bool:
+        for _ in range(10):
+            if stat.read_text().rpartition(")")[2].split()[0] != "S":
+                return False
+            time.sleep(0.05)
+        return True
+
+    wait_until(rests, timeout)
 
 
 def stop_asleep(beat: StartedProcess) -> int:

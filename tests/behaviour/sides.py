@@ -17,7 +17,7 @@ from celery import Celery
 from dev.procfile import ROOT
 from prodserver_celery5.pytest_plugin import ProdserverFixture
 from prodserver_celery5.pytest_plugin.process import StartedProcess
-from tests.deployment import Deployment, wait_until
+from tests.deployment import Deployment, wait_until, wait_until_asleep
 
 __all__ = ("READY", "SIDES", "Site", "both", "title")
 
@@ -48,8 +48,6 @@ class Site(Deployment):
         self._stack = stack
         super().__init__(folder, ProdserverFixture(ROOT, folder, stack))
         self.env["REDIS_URL"] = broker
-        self.gate = folder / "gate"
-        self.env["GATE"] = str(self.gate)
 
     def configure(self, code: str) -> None:
         """Write the settings: the project's own, changed by some code."""
@@ -59,7 +57,9 @@ class Site(Deployment):
             for program, args in self._entries.items()
         )
         super().configure(
-            f"CELERY_IMPORTS = ('tests.behaviour.tasks',)\n{entries}{code}"
+            "CELERY_IMPORTS = ('tests.behaviour.tasks',)\n"
+            # Celery says so of a child that is late, and kills it.
+            f"CELERY_WORKER_PROC_ALIVE_TIMEOUT = 60\n{entries}{code}"
         )
 
     def words(self, program: str, **args: Any) -> list[str]:
@@ -168,20 +168,7 @@ class Site(Deployment):
         then is a matter of chance, on both sides.
         """
         self.wait_until(lambda: len(self.done("began ")) == count)
-        self.wait_until_asleep(worker)
-
-    def wait_until_asleep(self, process: StartedProcess) -> None:
-        """Wait until the process has slept for half a second."""
-        stat = Path(f"/proc/{process.pid}/stat")
-
-        def rests() -> bool:
-            for _ in range(10):
-                if stat.read_text().rpartition(")")[2].split()[0] != "S":
-                    return False
-                time.sleep(0.05)
-            return True
-
-        self.wait_until(rests)
+        wait_until_asleep(worker)
 
     def end(self, process: StartedProcess, number: int) -> dict[str, Any]:
         """Signal the process alone; return its status and how long it took to end."""
@@ -195,7 +182,7 @@ class Site(Deployment):
         Up to Celery 5.2 the handler raises wherever the signal finds the worker: if it
         is reading a result just then, it may wait for ever, on both sides.
         """
-        self.wait_until_asleep(process)
+        wait_until_asleep(process)
         return self.end(process, signal.SIGTERM)
 
     def ended(self, process: StartedProcess, began: float) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -113,7 +112,7 @@ def collected(site: Site, case: str) -> dict[str, Any]:
         for _ in range(3):
             app.send_task("collector")
     notes = [json.loads(note) for note in site.wait_for_notes(4, timeout=60)]
-    status = worker.stop(signal.SIGTERM)
+    status = site.end_idle(worker)["status"]
     kept = site.notes_file.with_suffix(".kept").read_text()
     return {
         "states": sorted(note[:3] for note in notes),

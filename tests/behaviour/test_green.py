@@ -95,4 +95,4 @@ def test_where_it_is_patched_already_nothing_is_replaced(
         worker = start(site, words, site.folder, stack)
         assert patched(site) == library
         assert worker.output.count("started") == 1
-        assert worker.stop() == 0
+        assert site.end_idle(worker)["status"] == 0

@@ -139,7 +139,7 @@ def hung_up(site: Site, way: str) -> dict[str, Any]:
     assert first["flags"] == second["flags"] or site.side == "celery"
     return {
         "patched": [first["patched"], second["patched"]],
-        "status": worker.stop(signal.SIGTERM),
+        "status": site.end_idle(worker)["status"],
     }
 
 

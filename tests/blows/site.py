@@ -81,7 +81,7 @@ class Inbox:
         self._thread.join()
         self._redis.close()
 
-    def wait_for_one(self, since: float, timeout: float = 20) -> float:
+    def wait_for_one(self, since: float, timeout: float = 60) -> float:
         """Wait for a message that arrives after a time, and return when it arrived."""
         deadline = time.time() + timeout
         while True:
@@ -91,7 +91,7 @@ class Inbox:
             assert time.time() < deadline, f"no message within {timeout} s"
             time.sleep(0.02)
 
-    def wait_for(self, count: int, timeout: float = 20) -> None:
+    def wait_for(self, count: int, timeout: float = 60) -> None:
         """Wait until that many messages have arrived."""
         wait_until(lambda: len(self.messages) >= count, timeout)
 

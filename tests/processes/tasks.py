@@ -4,9 +4,9 @@ import os
 
 from celery import shared_task
 
-from tests.behaviour.tasks import nap, note, write
+from tests.behaviour.tasks import hold, nap, note, write
 
-__all__ = ("nap", "write")
+__all__ = ("hold", "nap", "write")
 
 
 @shared_task

@@ -79,13 +79,14 @@ def test_one_has_it_until_its_session_ends(
     first, second, other = (lock_of("default", name) for name in ("a", "a", "b"))
     assert first.acquire()
     assert first.is_held()
-    (session,) = sessions(server)
+    # A session shows what it did last a moment later.
+    (session,) = wait_until(lambda: sessions(server))
     assert not second.acquire()
     assert not second.is_held()
     assert other.acquire()
     end(server, session)
     assert not first.is_held()
-    wait_until(second.acquire, 5)
+    wait_until(second.acquire)
     assert second.is_held()
     # The other lock is on the same server, under another name.
     assert other.is_held()

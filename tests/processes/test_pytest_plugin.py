@@ -71,7 +71,7 @@ def report(deployment: Deployment) -> str:
         env=deployment.env,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
     return done.stdout + done.stderr

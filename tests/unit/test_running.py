@@ -36,7 +36,7 @@ from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entries import Entry
 from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 from tests import parsing
-from tests.deployment import wait_until
+from tests.deployment import is_alive, wait_until
 
 
 def started(monkeypatch: pytest.MonkeyPatch, ending: BaseException) -> Any:
@@ -449,4 +449,4 @@ def test_a_process_is_killed_with_its_group(tmp_path: Path) -> None:
     ):
         wait_until(lambda: pids.exists() and pids.read_text().strip())
         child = psutil.Process(int(pids.read_text()))
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not is_alive(child))
