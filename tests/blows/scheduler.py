@@ -1,7 +1,8 @@
 """The project's own schedulers."""
 
-import time
+import os
 import uuid
+from pathlib import Path
 from typing import Any
 
 from celery.beat import Scheduler
@@ -26,12 +27,13 @@ class Noted(DatabaseScheduler):
 class Careless(Scheduler):
     """A scheduler that sends at every tick, bypassing `Scheduler.apply_async`."""
 
-    lead: Any  # of the class that is derived from this one
-
     def tick(self) -> float:
-        time.sleep(0.2)
-        is_held = self.lead.lock.is_held()
+        folder = Path(os.environ["HOME"])
+        loses = (folder / "lose it").exists()
+        if loses:  # after the look at the lock with which each tick begins
+            (lock,) = folder.glob("*.lock")
+            lock.unlink()
         self.app.send_task("blow")
-        if not is_held:
+        if loses:
             print("sent without the lock", flush=True)
         return 0.1
