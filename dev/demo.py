@@ -176,7 +176,8 @@ def main() -> None:
         detail(f"on the public list now: “{public[0]['text']}”")
 
         step(f"A {INTERVAL} s schedule is added to the database while beat runs")
-        # Beat notices changes only from its second look at the database.
+        # Beat notices changes only from its second look at the database, which is late
+        # on a busy machine.
         time.sleep(max(0.0, started + LOOK + 6 - time.monotonic()))
         schedule = PeriodicTask.objects.create(
             name="demo-digest",

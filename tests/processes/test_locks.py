@@ -86,7 +86,7 @@ def test_one_has_it_until_its_session_ends(
     assert other.acquire()
     end(server, session)
     assert not first.is_held()
-    wait_until(second.acquire)
+    wait_until(second.acquire, locks.LEASE / 2)
     assert second.is_held()
     # The other lock is on the same server, under another name.
     assert other.is_held()
