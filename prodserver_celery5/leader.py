@@ -172,7 +172,12 @@ class Lead:
             time.sleep(1)
             if self._is_ending:
                 return
-        self.start_anew(f"it has not come round for {LEASE + _PULSE} s")
+        try:
+            self.start_anew(f"it has not come round for {LEASE + _PULSE} s")
+        except SystemExit as exc:
+            if exc.code:  # which would end only this thread, and say nothing
+                _log(logging.CRITICAL, str(exc).removeprefix("beat "))
+                os._exit(1)
 
 
 def _log(level: int, line: str) -> None:

@@ -548,6 +548,24 @@ def test_a_beat_that_hangs_lets_another_one_lead(
     assert (len(reasons), now) == (1, 1036)
 
 
+def test_a_beat_that_hangs_and_cannot_start_again_ends(
+    lead: leader.Lead, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    lead._held_at = -1000
+    lead._watch()
+    assert statuses == [1]
+    assert (caplog.records[-1].levelname, caplog.records[-1].getMessage()) == (
+        "CRITICAL",
+        "beat: cannot start again: this program cannot be started again",
+    )
+    # But if it has begun to end meanwhile, it may do so in its own time.
+    lead.end()
+    lead._watch()
+    assert statuses == [1]
+
+
 def test_another_thread_starts_anew_without_touching_the_connection(
     lead: leader.Lead, caplog: pytest.LogCaptureFixture
 ) -> None:
