@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,27 @@ from django_celery_beat.schedulers import DatabaseScheduler
 SENDER = uuid.uuid4().hex
 
 
-class Noted(DatabaseScheduler):
+class Notes(Scheduler):
     """A scheduler whose messages say which run they belong to."""
 
     def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
         entry.options["headers"] = {
-            "run": entry.model.total_run_count,
+            "run": entry.total_run_count,
             "sender": SENDER,
-            "noted": entry.model.last_run_at.timestamp(),
+            "noted": entry.last_run_at.timestamp(),
         }
         return super().apply_async(entry, *args, **kwargs)
+
+
+class Noted(Notes, DatabaseScheduler):
+    """That of django-celery-beat."""
+
+
+with suppress(ImportError):
+    from redbeat import RedBeatScheduler
+
+    class NotedRedBeat(Notes, RedBeatScheduler):
+        """redbeat's."""
 
 
 class Careless(Scheduler):
