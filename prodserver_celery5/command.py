@@ -359,7 +359,7 @@ def _named(param: click.Parameter) -> click.Parameter:
                 what = redaction.word(repr(given)) if isinstance(given, str) else "it"
                 message = f"Celery cannot read {what} ({type(exc).__name__}: {exc})."
                 if type(param.type).__module__.startswith("celery."):
-                    # `--help` says so, too: <min workers>, <max workers>
+                    # Named for what `--help` shows: <min workers>, <max workers>
                     message += f" It takes {param.type.name}."
             if _is_secret(param) and not isinstance(exc, click.MissingParameter):
                 message = "it does not take this value."

@@ -66,7 +66,7 @@ class Lead:
         self.lock = lock
         self._pidfile = pidfile
         self._say = say or (lambda state: None)
-        self._thread = threading.get_ident()
+        self._thread = threading.get_ident()  # the one that leads
         self._held_at = 0.0
         self._is_ending = False
         self._starting = threading.Lock()  # more than one thread may restart
@@ -125,8 +125,8 @@ class Lead:
             raise SystemExit
         with self._starting:
             _log(logging.WARNING, f"{reason}; starting again, to stand by.")
+            # A driver may crash if one thread closes what another is using.
             if threading.get_ident() == self._thread:
-                # Not by another thread: a driver may crash if this one is using it.
                 self.lock.close()
             time.sleep(pause)
             if self._pidfile:
@@ -174,8 +174,8 @@ class Lead:
                 return
         try:
             self.start_anew(f"it has not come round for {LEASE + _PULSE} s")
-        except SystemExit as exc:
-            if exc.code:  # which would end only this thread, and say nothing
+        except SystemExit as exc:  # would end only this thread, and say nothing
+            if exc.code:
                 _log(logging.CRITICAL, str(exc).removeprefix("beat "))
                 os._exit(1)
 

@@ -110,11 +110,11 @@ def is_alive(process: psutil.Process) -> bool:
 
 def wait_until_asleep(process: StartedProcess, timeout: float = 60) -> None:
     """Wait until a process has slept for half a second."""
-    stat = Path(f"/proc/{process.pid}/stat")
+    asked = psutil.Process(process.pid)
 
     def rests() -> bool:
         for _ in range(10):
-            if stat.read_text().rpartition(")")[2].split()[0] != "S":
+            if asked.status() != psutil.STATUS_SLEEPING:
                 return False
             time.sleep(0.05)
         return True

@@ -569,7 +569,7 @@ def test_a_beat_that_hangs_and_cannot_start_again_ends(
 def test_another_thread_starts_anew_without_touching_the_connection(
     lead: leader.Lead, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The one that leads may be using it; the new start closes it."""
+    """The one that leads may be using it."""
 
     def start() -> None:
         with suppress(SystemExit):
