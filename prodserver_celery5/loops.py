@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +48,16 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
 
     turn = private("celery.worker.state", "maybe_shutdown")
     wait = private("celery.worker.consumer.consumer", "maybe_shutdown")
+    loop = get_ident()
 
     def beat_and_turn() -> None:
         heartbeat.beat()
         turn()
 
     def say_and_wait() -> None:
-        heartbeat.say(CONNECTING, WAIT)
+        # A green pool's remote control connects beside the loop, for itself.
+        if get_ident() == loop:
+            heartbeat.say(CONNECTING, WAIT)
         wait()
 
     def begin_task(**kwargs: Any) -> None:

@@ -183,6 +183,31 @@ def test_a_worker_whose_broker_goes_away_and_comes_back(
     assert not heart.file.exists()
 
 
+BESIDE = """
+from celery.signals import worker_ready
+
+@worker_ready.connect
+def connect_beside_the_loop(sender, **kwargs):
+    elsewhere = sender.app.connection_for_read("redis://127.0.0.1:1")
+    sender.pool.spawn_n(sender.ensure_connected, elsewhere)
+"""
+
+
+@pytest.mark.parametrize("services", ["redis-sqlite"])
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_what_connects_beside_the_loop_is_not_the_worker(
+    heart: Heart, pool: str
+) -> None:
+    """As a green pool's remote control does, which may wait when the loop does not."""
+    pytest.importorskip(pool)
+    worker = heart.start("worker", code=BESIDE, pool=pool)
+    worker.wait_for("Cannot connect to .*@127.0.0.1:1//", count=2)
+    assert heart.probe("--ready") == 0
+    assert worker.notified.count("READY=1") == 1
+    assert worker.notified[-1] == "READY=1"
+    assert worker.stop() == 0
+
+
 @pytest.mark.parametrize("services", ["redis-sqlite"])
 def test_a_beat_that_waits_for_its_broker(heart: Heart, all_services: Services) -> None:
     code = "import os; DATA_DIR = os.environ['DATA_DIR']\n" + SCHEDULE % 1
