@@ -55,8 +55,9 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
         turn()
 
     def say_and_wait() -> None:
-        # A green pool's remote control connects beside the loop, for itself.
-        if get_ident() == loop:
+        # A green pool's remote control connects beside the loop, for itself; but a loop
+        # that connects may have to wait until it has.
+        if get_ident() == loop or heartbeat.state == CONNECTING:
             heartbeat.say(CONNECTING, WAIT)
         wait()
 

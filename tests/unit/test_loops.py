@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +99,25 @@ def test_a_worker_that_connects(worker: Any, listener: Listener) -> None:
     consumer.maybe_shutdown()
     assert worker.called == [("wait", CONNECTING)]
     assert listener.said[1:] == [(CONNECTING, WAIT, False)]
+
+
+def test_what_connects_beside_the_loop(
+    worker: Any, heartbeat: Heartbeat, listener: Listener
+) -> None:
+    """A loop that connects may have to wait until that has, and be silent meanwhile."""
+
+    def connect_beside() -> None:
+        beside = threading.Thread(target=consumer.maybe_shutdown)
+        beside.start()
+        beside.join()
+
+    heartbeat.beat()
+    connect_beside()
+    assert worker.called == [("wait", READY)]
+    consumer.maybe_shutdown()
+    heartbeat._next = 0  # its report is a second old
+    connect_beside()
+    assert [state for state, *_ in listener.said[1:]] == [READY, CONNECTING, CONNECTING]
 
 
 @pytest.mark.parametrize(
