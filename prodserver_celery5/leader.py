@@ -22,7 +22,8 @@ from celery import signals
 from celery.beat import PersistentScheduler, Scheduler
 from celery.utils.imports import symbol_by_name
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, router, transaction
+from django.db.models import F
 
 from . import restart
 from .command import OptionError, private
@@ -307,7 +308,13 @@ class _FencedDatabase(_Fenced):
     """django-celery-beat's scheduler, whose `sync` swallows what the database says."""
 
     def _write(self, entry: Any) -> None:
-        entry.save()
+        model = type(entry.model)
+        row = model._default_manager.filter(pk=entry.model.pk)
+        with transaction.atomic(using=router.db_for_write(model)):
+            # A write locks the row. `save` reads it and then writes all of it: done for
+            # each run, that would soon undo what somebody changes in between.
+            row.update(enabled=F("enabled"))
+            entry.save()
         # A private name; without it, `sync` merely saves the entry again.
         getattr(self, "_dirty", set()).discard(entry.name)
 

@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from django.db import (
     ConnectionHandler,
     InterfaceError,
     OperationalError,
+    connection,
     connections,
 )
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
@@ -583,20 +585,29 @@ def test_another_thread_starts_anew_without_touching_the_connection(
     assert lead.lock.is_held()
 
 
-@pytest.mark.django_db
-def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
-    lead: leader.Lead, beat: dict[str, Any]
-) -> None:
-    """Celery logs the error, and beat goes on leading."""
+@pytest.fixture
+def task(db: None) -> PeriodicTask:
     every = IntervalSchedule.objects.create(every=1, period="seconds")
-    task = PeriodicTask.objects.create(name="gone", task="gone", interval=every)
+    return PeriodicTask.objects.create(name="a", task="a", interval=every)
+
+
+@pytest.fixture
+def scheduler(lead: leader.Lead, beat: dict[str, Any], task: PeriodicTask) -> Any:
+    """The database's scheduler, of a beat that leads."""
     assert lead.lock.acquire()
     kind = leader._fenced(DatabaseScheduler, lead)
     scheduler = kind(app=Entry("beat", beat).app, lazy=True)
     # When the interpreter exits, the database is gone.
     scheduler._finalize.cancel()
-    entry = scheduler.schedule["gone"]
-    scheduler._dirty.add("gone")
+    return scheduler
+
+
+def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
+    lead: leader.Lead, scheduler: Any, task: PeriodicTask
+) -> None:
+    """Celery logs the error, and beat goes on leading."""
+    entry = scheduler.schedule["a"]
+    scheduler._dirty.add("a")
     scheduler._save(entry)
     assert scheduler._dirty == set()
     del scheduler._dirty
@@ -606,6 +617,23 @@ def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
     with pytest.raises(ObjectDoesNotExist):
         scheduler.apply_async(entry)
     assert lead.lock.is_held()
+
+
+def test_saving_a_run_undoes_no_change(scheduler: Any, task: PeriodicTask) -> None:
+    """Nobody can make one between beat's read of the row and its write."""
+    changes = iter([{"enabled": False}])
+
+    def change_first(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            for change in changes:
+                PeriodicTask.objects.filter(pk=task.pk).update(**change)
+        return execute(sql, *rest)
+
+    entry = next(scheduler.schedule["a"])
+    with connection.execute_wrapper(change_first):
+        scheduler._save(entry)
+    task.refresh_from_db()
+    assert (task.enabled, task.total_run_count) == (False, 1)
 
 
 # The service and the scheduler of a beat that leads
