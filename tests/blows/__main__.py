@@ -78,8 +78,15 @@ class Ring:
         for name, beat in self.beats.items():
             if beat.popen.poll() is not None:
                 self.beats[name] = self.site.start(name, self.relays[name])
-        wait_until(lambda: all(map(is_settled, self.beats.values())))
+        wait_until(self._is_settled)
         self.site.inbox.wait_for_one(time.time())
+        # One that has lost the lock may not have noticed before.
+        wait_until(self._is_settled)
+
+    def _is_settled(self) -> bool:
+        """Whether one beat leads, and the others stand by."""
+        states = sorted(state_of(beat) for beat in self.beats.values())
+        return states == ["Leading", "Standing", "Standing"]
 
     def strike(self, kind: str) -> float:
         """Strike the leader once, and return the gap in seconds."""
@@ -143,10 +150,10 @@ class Ring:
             self.site.sql(f"KILL {session}")
 
 
-def is_settled(beat: StartedProcess) -> bool:
-    """Whether a beat leads or stands by."""
+def state_of(beat: StartedProcess) -> str:
+    """Return what a beat last said of its lead, without the reason."""
     lines = re.findall("beat: (Leading|Standing|.*starting again)", beat.output)
-    return bool(lines) and "again" not in lines[-1]
+    return lines[-1] if lines else ""
 
 
 def wrongs(messages: list[Message], runs: int) -> list[str]:

@@ -22,8 +22,12 @@ class Relay:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._speaking = threading.Event()
         self._speaking.set()
-        self._server = self._listen(0)
-        self.port = int(self._server.getsockname()[1])
+        # Bound but never listening: nobody takes the port while the relay is away.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = int(self._place.getsockname()[1])
+        self._server = self._listen()
 
     def silence(self) -> None:
         """Accept everything and forward nothing; connections stay open."""
@@ -46,7 +50,7 @@ class Relay:
 
     def come_back(self) -> None:
         """Accept connections again, on the same port."""
-        self._server = self._listen(self.port)
+        self._server = self._listen()
 
     def __enter__(self) -> Relay:
         return self
@@ -59,9 +63,10 @@ class Relay:
     ) -> None:
         self._speaking.set()
         self.leave()
+        self._place.close()
 
-    def _listen(self, port: int) -> socket.socket:
-        server = socket.create_server(("127.0.0.1", port))
+    def _listen(self) -> socket.socket:
+        server = socket.create_server(("127.0.0.1", self.port))
         self._start(self._accept, server)
         return server
 
