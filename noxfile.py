@@ -166,7 +166,8 @@ def install_wheel(
     for name in ("Procfile", "manage.py", "pyproject.toml", "UPSTREAM.md"):
         shutil.copy(name, away)
     for name in ("dev", "docs", "prayer_room_api", "tests", "upstream"):
-        shutil.copytree(name, away / name)
+        # Other sessions write there at the same time.
+        shutil.copytree(name, away / name, ignore=shutil.ignore_patterns("__pycache__"))
     return away
 
 

@@ -71,7 +71,7 @@ class Api:
         def answers() -> bool:
             try:
                 urllib.request.urlopen(self.base + "/healthz", timeout=5).close()
-            except (urllib.error.URLError, ConnectionError):
+            except OSError:  # refused, or too slow
                 return False
             return True
 
@@ -159,6 +159,7 @@ def main() -> None:
         step("Miriam, from the team, approves one of the two")
         django_here(env)
         from django.contrib.auth import get_user_model
+        from django.db import transaction
         from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
         from prayer_room_api.models import Digest, DigestSubscription
@@ -179,13 +180,14 @@ def main() -> None:
         # Beat notices changes only from its second look at the database, which is late
         # on a busy machine.
         time.sleep(max(0.0, started + LOOK + 6 - time.monotonic()))
-        schedule = PeriodicTask.objects.create(
-            name="demo-digest",
-            task="prayer_room_api.tasks.send_moderator_digest",
-            interval=IntervalSchedule.objects.create(
-                every=INTERVAL, period=IntervalSchedule.SECONDS
-            ),
-        )
+        with transaction.atomic():  # as the admin: beat sees all of it or nothing
+            schedule = PeriodicTask.objects.create(
+                name="demo-digest",
+                task="prayer_room_api.tasks.send_moderator_digest",
+                interval=IntervalSchedule.objects.create(
+                    every=INTERVAL, period=IntervalSchedule.SECONDS
+                ),
+            )
         added = time.monotonic()
         running["beat"].wait_for("Sending due task demo-digest", timeout=4 * LOOK)
         detail(f"beat sent the first task {time.monotonic() - added:.1f} s later")
@@ -200,7 +202,8 @@ def main() -> None:
 
         step("The schedule is switched off, as a click in the admin would do")
         schedule.enabled = False
-        schedule.save()
+        with transaction.atomic():
+            schedule.save()
         time.sleep(LOOK + 1)
         sent = running["beat"].output.count("Sending due task demo-digest")
         time.sleep(2.5 * INTERVAL)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shlex
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from prodserver_celery5.pytest_plugin.process import StartedProcess
@@ -23,10 +25,15 @@ def commands() -> dict[str, list[str]]:
 
 
 def free_port() -> int:
-    """Find a free port on the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a free port on the loopback interface.
+
+    It is not one of those that the system gives to outgoing connections: one of them
+    could have it before the server does.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(10_000, 32_768)))
+            return int(probe.getsockname()[1])
 
 
 def release(env: Mapping[str, str], log: Path) -> None:
