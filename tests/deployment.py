@@ -35,6 +35,7 @@ class Deployment:
         self._prodserver = prodserver
         self.notes_file = folder / "notes"
         self.gate = folder / "gate"
+        self.outbox = folder / "outbox"
         self.settings_file = folder / "deployed_settings.py"
         self.configure("")
         self.env = {
@@ -55,12 +56,17 @@ class Deployment:
         """Write settings: the project's own, then some code that changes them.
 
         LEADER_LOCK leaves beat's entry: most tests want a beat like `celery beat`.
+        Message files that `shell` writes do not go to the workers at once.
         """
         self.settings_file.write_text(
             "from prayer_room_api.settings import *\n"
             'CELERY_IMPORTS = ("tests.processes.tasks",)\n'
             'PRODUCTION_PROCESSES["beat"]["ARGS"]["loglevel"] = "DEBUG"\n'
-            'LEADER_LOCK = PRODUCTION_PROCESSES["beat"].pop("LEADER_LOCK")\n' + code
+            'LEADER_LOCK = PRODUCTION_PROCESSES["beat"].pop("LEADER_LOCK")\n'
+            "import os\n"
+            "if 'OUTBOX' in os.environ and CELERY_BROKER_URL == 'filesystem://':\n"
+            "    outbox = {'data_folder_out': os.environ['OUTBOX']}\n"
+            "    CELERY_BROKER_TRANSPORT_OPTIONS |= outbox\n" + code
         )
 
     def start(self, name: str, *, command: list[str] | None = None) -> StartedProcess:
@@ -73,11 +79,11 @@ class Deployment:
         """Run manage.py to completion."""
         return self._python("manage.py", *words)
 
-    def _python(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def _python(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *words],
             cwd=ROOT,
-            env=self.env,
+            env=self.env | env,
             capture_output=True,
             text=True,
             timeout=60,
@@ -86,7 +92,15 @@ class Deployment:
 
     def shell(self, code: str) -> str:
         """Run Python code in the project and return its output."""
-        done = self._python("-c", f"import django; django.setup()\n{code}")
+        # kombu's transport of files raises, and ends the worker, if that reads a
+        # message of which only a part is written.
+        self.outbox.mkdir(exist_ok=True)
+        done = self._python(
+            "-c", f"import django; django.setup()\n{code}", OUTBOX=str(self.outbox)
+        )
+        inbox = Path(self.env["DATA_DIR"], "broker", "messages")
+        for message in sorted(self.outbox.iterdir()):
+            message.rename(inbox / message.name)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -96,7 +110,7 @@ class Deployment:
             self.notes_file.read_text().splitlines() if self.notes_file.exists() else []
         )
 
-    def wait_for_notes(self, count: int, timeout: float = 20) -> list[str]:
+    def wait_for_notes(self, count: int, timeout: float = 60) -> list[str]:
         return wait_until(lambda: len(n := self.notes()) >= count and n, timeout)
 
 

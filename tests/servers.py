@@ -59,8 +59,10 @@ class Redis:
     def pause(self, meanwhile: Callable[[], None]) -> None:
         """Stop the server, which loses its data, and start it again."""
         self.process.kill()
-        meanwhile()
-        self.process = self._start()
+        try:
+            meanwhile()
+        finally:
+            self.process = self._start()
 
     def _start(self) -> StartedProcess:
         words = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
@@ -112,7 +114,7 @@ class RabbitMQ:
         _wait_for_port(names_port)
         server = StartedProcess([_RABBITMQ], log=folder / "output", cwd=folder, env=env)
         stack.enter_context(server)
-        server.wait_for("Server startup complete", timeout=60)
+        server.wait_for("Server startup complete", timeout=120)
 
     def url(self) -> str:
         """Return the address of an unused virtual host."""
@@ -141,7 +143,8 @@ class PostgreSQL:
         # PostgreSQL refuses to run as root; Debian has a user for it.
         self._user = "postgres" if os.geteuid() == 0 else None
         self.home = _make_home(self._user, stack)
-        words = ["--auth=trust", "--username=tests", "--pgdata", str(self.home)]
+        words = ["--auth=trust", "--username=tests", "--no-sync"]
+        words += ["--pgdata", str(self.home)]
         self._run("initdb", *words)
         self.process = self._start()
         stack.callback(lambda: self.process.kill())
@@ -150,8 +153,10 @@ class PostgreSQL:
         """Stop the server, and start it again."""
         # The fast shutdown: SIGTERM would wait for the clients.
         self.process.stop(signal.SIGINT)
-        meanwhile()
-        self.process = self._start()
+        try:
+            meanwhile()
+        finally:
+            self.process = self._start()
 
     def sql(self, database: str, query: str) -> str:
         """Run a query and return its rows, as psql prints them."""
@@ -267,8 +272,10 @@ class MariaDB:
     def pause(self, meanwhile: Callable[[], None]) -> None:
         """Stop the server, and start it again."""
         self.process.stop()
-        meanwhile()
-        self.process = self._start()
+        try:
+            meanwhile()
+        finally:
+            self.process = self._start()
 
     def url(self, migrate: Callable[[str], None], project: str = "prayer_room") -> str:
         """Return the address of a database as the release phase leaves it."""

@@ -147,7 +147,7 @@ def test_a_signal_in_the_midst_of_messages_loses_none(
 ) -> None:
     """Celery alone, up to 5.2, lost one in every second run, on Redis with prefork."""
     site = make_site("prodserver", server)
-    worker = graceful(site, 0.5, pool=pool, concurrency=2, prefetch_multiplier=20)
+    worker = graceful(site, 2, pool=pool, concurrency=2, prefetch_multiplier=20)
     site.send("hold_late", *((f"{n}",) for n in range(50)))
     site.wait_until(lambda: site.done("began "))
     assert site.end(worker, signal.SIGTERM)["status"] == 0
@@ -164,6 +164,7 @@ def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> Non
     with site.app() as app:
         app.send_task("tests.behaviour.tasks.hold", ("at five",), countdown=3600)
     worker.wait_for(r"Received task|\] received", count=4)
+    wait_until_asleep(worker)  # it says so before it has it
     assert site.end(worker, signal.SIGTERM)["status"] == 0
     assert f"Lost, not acks_late: tests.behaviour.tasks.hold[{early}]" in worker.output
     assert given_back(worker) == {late}
@@ -270,6 +271,7 @@ def test_the_first_sigterm_counts(make_site: MakeSite) -> None:
     site.send("hold_late", ("a",), ("b",))
     worker.wait_for("Task accepted")
     worker.wait_for(r"Received task|\] received", count=2)
+    wait_until_asleep(worker)
     began = time.monotonic()
     worker.send(signal.SIGTERM)
     worker.wait_for("Warm shutdown")

@@ -66,7 +66,8 @@ class Browser:
     @property
     def text(self) -> str:
         """The visible text, on one line."""
-        return " ".join(self._run("return document.body.innerText").split())
+        # While a page loads, there is a document without a body.
+        return " ".join(self._run("return document.body?.innerText || ''").split())
 
     def wait_for(self, text: str) -> None:
         wait_until(lambda: text in self.text)

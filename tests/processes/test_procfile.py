@@ -79,11 +79,14 @@ def test_idle_processes_end_with_0(deployment: Deployment) -> None:
 
 
 SCHEDULE = """
+from django.db import transaction
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
-PeriodicTask.objects.create(
-    name={name!r}, task="tests.behaviour.tasks.write", args='["{name}"]', interval=every
-)
+with transaction.atomic():  # as in the admin: else beat may look between two writes
+    PeriodicTask.objects.create(
+        name={name!r}, task="tests.behaviour.tasks.write", args='["{name}"]',
+        interval=every,
+    )
 """
 
 
@@ -100,10 +103,12 @@ def test_beat_sends_what_is_due_and_follows_the_database(
     beat.wait_for("Sending due task late")
 
     deployment.shell(
+        "from django.db import transaction\n"
         "from django_celery_beat.models import *\n"
         "row = PeriodicTask.objects.get(name='early')\n"
         "row.enabled = False\n"
-        "row.save()\n"
+        "with transaction.atomic():\n"
+        "    row.save()\n"
     )
 
     def disabled() -> bool:

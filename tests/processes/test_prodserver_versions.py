@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from dev.procfile import free_port
 from tests.deployment import Deployment
 
 VERSIONS = ("2.2.0", "2.3.0", "2.4.0", "3.0.0")
@@ -56,9 +58,12 @@ def test_our_backends_run(
 
 def test_web_runs_on_the_oldest(deployment: Deployment, use) -> None:
     use("2.2.0")
-    deployment.env["PORT"] = "0"
+    port = free_port()
+    deployment.env |= {"PORT": str(port), "WEB_CONCURRENCY": "1"}
     web = deployment.start("web")
     web.wait_until_ready()
+    # gunicorn forgets a SIGTERM if its child is not ready for one.
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60).close()
     assert web.stop() == 0
 
 
