@@ -180,7 +180,7 @@ def main() -> None:
         # Beat notices changes only from its second look at the database, which is late
         # on a busy machine.
         time.sleep(max(0.0, started + LOOK + 6 - time.monotonic()))
-        with transaction.atomic():  # as the admin: beat sees all of it or nothing
+        with transaction.atomic():  # as in the admin: beat sees all of it or nothing
             schedule = PeriodicTask.objects.create(
                 name="demo-digest",
                 task="prayer_room_api.tasks.send_moderator_digest",

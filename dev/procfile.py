@@ -27,8 +27,8 @@ def commands() -> dict[str, list[str]]:
 def free_port() -> int:
     """Find a free port on the loopback interface.
 
-    It is not one of those that the system gives to outgoing connections: one of them
-    could have it before the server does.
+    It is below those that the system gives to outgoing connections: one of them could
+    take it before the server does.
     """
     while True:
         with socket.socket() as probe, suppress(OSError):

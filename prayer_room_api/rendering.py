@@ -79,7 +79,7 @@ def render(subject: str, body: str, content: Content, note: str = "") -> Rendere
         html=format_html(
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
             '<body style="overflow-wrap: anywhere">\n{}\n</body>\n</html>\n',
-            mark_safe(  # noqa: S308 - see the top
+            mark_safe(  # noqa: S308 - what people wrote is escaped
                 markdown(f"{template.render(inline)}\n\n{note}")
             ),
         ),

@@ -267,7 +267,7 @@ CELERY_TASK_IGNORE_RESULT = True
 
 # A platform's router reaches the process from outside; on your own machine,
 # HOST=127.0.0.1 keeps others out.
-HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104 - as the comment says
+HOST = env.str("HOST", default="0.0.0.0")  # noqa: S104 - for the router
 PORT = env.int("PORT", default=8000)
 _max_requests = env.int("WEB_MAX_REQUESTS", default=10_000)
 

@@ -55,8 +55,8 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
         turn()
 
     def say_and_wait() -> None:
-        # A green pool's remote control connects beside the loop, for itself; but a loop
-        # that connects may have to wait until it has.
+        # A green pool's remote control connects beside the loop, for itself. But a loop
+        # that is connecting may have to wait for it.
         if get_ident() == loop or heartbeat.state == CONNECTING:
             heartbeat.say(CONNECTING, WAIT)
         wait()

@@ -56,7 +56,7 @@ class Deployment:
         """Write settings: the project's own, then some code that changes them.
 
         LEADER_LOCK leaves beat's entry: most tests want a beat like `celery beat`.
-        Message files that `shell` writes do not go to the workers at once.
+        Messages that `shell` writes as files reach the workers whole.
         """
         self.settings_file.write_text(
             "from prayer_room_api.settings import *\n"
@@ -92,8 +92,8 @@ class Deployment:
 
     def shell(self, code: str) -> str:
         """Run Python code in the project and return its output."""
-        # kombu's transport of files raises, and ends the worker, if that reads a
-        # message of which only a part is written.
+        # kombu's transport of files raises, and ends the worker, if it reads a message
+        # that is only half written.
         self.outbox.mkdir(exist_ok=True)
         done = self._python(
             "-c", f"import django; django.setup()\n{code}", OUTBOX=str(self.outbox)

@@ -23,11 +23,30 @@ from dev.procfile import free_port
 from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-__all__ = ("MariaDB", "PgBouncer", "PostgreSQL", "RabbitMQ", "Redis", "Services")
+__all__ = (
+    "MariaDB",
+    "PgBouncer",
+    "PostgreSQL",
+    "RabbitMQ",
+    "Redis",
+    "Services",
+    "hold_port",
+)
 
 # Debian's script in PATH switches to the user rabbitmq, who cannot use the folder.
 _RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 _VHOSTS = 40
+
+
+def hold_port() -> socket.socket:
+    """Return a socket that keeps a port for a server, even while that is away.
+
+    It never listens, so the server can.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Redis:
@@ -42,11 +61,7 @@ class Redis:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
-        # Bound but never listening: nobody takes the port while the server is down.
-        port = stack.enter_context(socket.socket())
-        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        port.bind(("127.0.0.1", 0))
-        self.port: int = port.getsockname()[1]
+        self.port: int = stack.enter_context(hold_port()).getsockname()[1]
         self.process = self._start()
         stack.callback(lambda: self.process.kill())
         self._databases = 0

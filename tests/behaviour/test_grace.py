@@ -164,7 +164,7 @@ def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> Non
     with site.app() as app:
         app.send_task("tests.behaviour.tasks.hold", ("at five",), countdown=3600)
     worker.wait_for(r"Received task|\] received", count=4)
-    wait_until_asleep(worker)  # it says so before it has it
+    wait_until_asleep(worker)  # it logs a task before it has it
     assert site.end(worker, signal.SIGTERM)["status"] == 0
     assert f"Lost, not acks_late: tests.behaviour.tasks.hold[{early}]" in worker.output
     assert given_back(worker) == {late}

@@ -7,6 +7,8 @@ import threading
 from contextlib import suppress
 from types import TracebackType
 
+from tests.servers import hold_port
+
 __all__ = ("Relay",)
 
 
@@ -22,11 +24,8 @@ class Relay:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._speaking = threading.Event()
         self._speaking.set()
-        # Bound but never listening: nobody takes the port while the relay is away.
-        self._place = socket.socket()
-        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._place.bind(("127.0.0.1", 0))
-        self.port = int(self._place.getsockname()[1])
+        self._held = hold_port()
+        self.port = int(self._held.getsockname()[1])
         self._server = self._listen()
 
     def silence(self) -> None:
@@ -63,7 +62,7 @@ class Relay:
     ) -> None:
         self._speaking.set()
         self.leave()
-        self._place.close()
+        self._held.close()
 
     def _listen(self) -> socket.socket:
         server = socket.create_server(("127.0.0.1", self.port))
