@@ -515,7 +515,7 @@ def broker_gone(site: Site) -> Outcome:
         """Wait until one of beat's messages, sent each second, is acknowledged.
 
         In the middle of one, on both sides, the worker may die if the broker ends, and
-        beat may miss SIGTERM: docs/operations.md has the figures.
+        beat may miss SIGTERM: docs/signals.md has the figures.
         """
         before = site.notes().count("beat")
         site.wait_until(lambda: site.notes().count("beat") > before)

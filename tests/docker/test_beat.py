@@ -43,7 +43,7 @@ def test_beat_sends_what_the_database_says(
     # What is disabled is neither sent nor run.
     assert "nap each second" not in log
     assert "nap began" not in log
-    # While beat sends, the signal may be lost (docs/operations.md).
+    # While beat sends, the signal may be lost (docs/signals.md).
     sent = celery_beat.logs().count("Sending due")
     wait_until(lambda: celery_beat.logs().count("Sending due") > sent)
     time.sleep(0.3)
