@@ -128,7 +128,8 @@ def serve(session: nox.Session) -> None:
     # nox would kill them within half a second of Ctrl-C; let tasks finish.
     session.run(
         "python", "-m", "dev.serve",
-        env={"DEBUG": "on"}, interrupt_timeout=60, terminate_timeout=60,
+        env={"DEBUG": "on", "NOX_TYPED": sys.argv[0]},
+        interrupt_timeout=60, terminate_timeout=60,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def main() -> int:
             )
             DigestSubscription.objects.create(user=moderator, digest=Digest.MODERATOR)
     except DatabaseError as error:
-        print(f"Start `nox -s serve` first: {error}", file=sys.stderr)
+        print(f"No data yet; start `serve` first: {error}", file=sys.stderr)
         return 1
     send_moderator_digest.delay()
     print("Ruth has asked for prayer, and the moderators' digest is on its way.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -93,7 +94,7 @@ def in_the_way(host: str, port: str) -> str | None:
             another = int(port) + 1 if int(port) < 65535 else 8000
             return (
                 f"Port {port} on {host}: {error.strerror}. "
-                f"Try another one: PORT={another} nox -s serve"
+                f"Try another one: PORT={another} {nox_here()} -s serve"
             )
     return None
 
@@ -104,6 +105,23 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def nox_here() -> str:
+    """Return the command that runs nox, as this reader has typed it."""
+    typed = Path(os.environ.get("NOX_TYPED", "nox"))  # from the noxfile
+    runner = "uv" if "UV" in os.environ else "pipx"
+    wrapped = {"noxfile.py": f"{runner} run noxfile.py", "__main__.py": "python -m nox"}
+    if typed.name in wrapped:
+        return wrapped[typed.name]
+    return "nox" if str(typed) in ("nox", shutil.which("nox")) else short(typed)
+
+
+def short(path: Path) -> str:
+    """Return a path as it is typed in the project's folder."""
+    # Not through `..`: Python 3.14 warns of an environment that it finds so.
+    whole = ROOT / path
+    return str(whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole)
 
 
 def where_the_data_is() -> Iterator[str]:
@@ -119,13 +137,14 @@ def where_the_data_is() -> Iterator[str]:
 def what_now(port: str) -> str:
     """Return what there is to see, with commands to copy."""
     base = f"http://127.0.0.1:{port}"
-    python = " ".join([*where_the_data_is(), os.path.relpath(sys.executable, ROOT)])
+    python = " ".join([*where_the_data_is(), short(Path(sys.executable))])
     return textwrap.dedent(
         f"""
         {base}/               what runs here
         {base}/admin/         where the team works
         {base}/api/requests/  the approved requests; to post one:
-          curl --json '{{"text": "For my neighbour"}}' {base}/api/requests/
+          curl -H 'Content-Type: application/json' \\
+              -d '{{"text": "For my neighbour"}}' {base}/api/requests/
 
         In another terminal, in {ROOT}:
           DEBUG=on {python} manage.py createsuperuser

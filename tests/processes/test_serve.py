@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dev.procfile import ROOT, free_port
-from dev.serve import Output, where_the_data_is
+from dev.serve import Output, nox_here, short, where_the_data_is
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.servers import Services
 
@@ -69,6 +69,7 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
             " --noinput --username=miriam --email=miriam@example.org",
         ),
         (r"\S.* -m dev\.digest", ""),
+        (r"curl -H .*\\\n.*/api/requests/", " --silent --show-error --fail"),
     ):
         line = serve.wait_for(command) + answers
         done = subprocess.run(
@@ -82,8 +83,9 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
     ):
         assert f"mail    | {line}" in serve.output
 
-    with pytest.raises(urllib.error.HTTPError):
+    with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{base}/nothing", timeout=20)
+    refused.value.close()
     serve.wait_for(r"web     \| \[[-0-9]+ [:,0-9]+: WARNING\] Not Found: /nothing")
 
     again = run("dev.serve", env)
@@ -107,7 +109,7 @@ def test_a_digest_of_nothing_is_one_line(env: dict[str, str]) -> None:
     done = run("dev.digest", env)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("Start `nox -s serve` first: ")
+    assert line.startswith("No data yet; start `serve` first: ")
 
 
 class Terminal(io.StringIO):
@@ -139,6 +141,33 @@ def test_each_has_a_colour_of_its_own_on_a_terminal(
     monkeypatch.setenv("NO_COLOR", "1")
     Output(["web", "worker"], plain := Terminal()).write("web", "x")
     assert plain.getvalue() == "web    | x\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "runs"),
+    [
+        (".venv/bin/nox", ".venv/bin/nox"),
+        (f"{ROOT}/.venv/bin/nox", ".venv/bin/nox"),
+        ("/opt/nox/bin/nox", "nox"),  # on the PATH
+        ("/srv/nox/bin/nox", "/srv/nox/bin/nox"),
+        ("noxfile.py", "pipx run noxfile.py"),
+        ("/usr/lib/python3/dist-packages/nox/__main__.py", "python -m nox"),
+    ],
+)
+def test_nox_is_named_as_this_reader_has_it(
+    monkeypatch: pytest.MonkeyPatch, typed: str, runs: str
+) -> None:
+    monkeypatch.delenv("UV", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: "/opt/nox/bin/nox")
+    monkeypatch.setenv("NOX_TYPED", typed)
+    assert nox_here() == runs
+    monkeypatch.setenv("UV", "/usr/bin/uv")
+    assert nox_here() == runs.replace("pipx", "uv")
+
+
+def test_python_is_named_without_a_way_up() -> None:
+    assert short(ROOT / ".nox/serve/bin/python") == ".nox/serve/bin/python"
+    assert short(Path("/srv/venv/bin/python")) == "/srv/venv/bin/python"
 
 
 def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
