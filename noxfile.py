@@ -28,6 +28,14 @@ CELERIES = ("5.0", "5.1", "5.2", "5.3", "5.4", "5.5", "5.6", "5.7")
 PRODSERVERS = ("2.2", "2.4", "3.0")
 DJANGOS = ("4.2", "5.2", "6.0", "6.1")
 
+# Most tests wait for a process, so twice as many run as there are cores; they begin one
+# by one, in the order of the folders.
+AT_ONCE = ("-n", str(2 * (os.cpu_count() or 1)), "--maxschedchunk=1")
+SLOWEST_FIRST = (
+    "tests/behaviour", "tests/processes", "tests/unit", "tests/differential",
+    "tests/upstream",
+)  # fmt: skip
+
 
 def is_installed(python: str) -> bool:
     """Whether the machine has that Python; a pyenv shim alone does not count."""
@@ -148,10 +156,12 @@ def install_wheel(
     shutil.rmtree(folder / "dist", ignore_errors=True)
     # Not by `uv build`: a newcomer has no uv.
     session.install(*PYPROJECT["build-system"]["requires"])
-    session.run_install(
+    built = session.run_install(
         "python", "-m", "hatchling", "build", "--target", "wheel",
         "--directory", str(folder / "dist"), silent=True,
     )  # fmt: skip
+    if built is None:
+        session.error("-R would test the package of the last time; use -r")
     (wheel,) = folder.glob("dist/*.whl")
     if lowest:
         session.install(
@@ -161,6 +171,8 @@ def install_wheel(
     session.install(
         str(wheel), *nox.project.dependency_groups(PYPROJECT, group), *requirements
     )
+    # With -r, the version is the same, and the package is not.
+    session.install("--no-deps", "--force-reinstall", str(wheel))
     away = folder / "project"
     shutil.rmtree(away, ignore_errors=True)
     away.mkdir()
@@ -174,7 +186,25 @@ def install_wheel(
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built package; words after `--` go to pytest."""
+    """Run what needs only Python, in three minutes; words after `--` go to pytest."""
+    install(session, "tests")
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run(
+        "python", "-m", "pytest", *AT_ONCE,
+        "tests/processes/test_procfile.py", "tests/unit", "tests/differential",
+        "-k", "not redis-postgresql and not rabbitmq-sqlite",
+    )  # fmt: skip
+    session.log(
+        "Left out: brokers, databases, `celery` beside `prodserver`, and coverage."
+        " `nox -s everything` runs them."
+    )
+
+
+@nox.session(default=False)
+def everything(session: nox.Session) -> None:
+    """Run all tests on the built package, with coverage; words after `--` as above."""
     # mysqlclient has no wheels, so it needs a compiler and MariaDB's headers.
     mysqlclient = ["mysqlclient"] * bool(shutil.which("mariadb_config"))
     away = install_wheel(session, "behaviour", *mysqlclient)
@@ -187,8 +217,8 @@ def tests(session: nox.Session) -> None:
         elsewhere = ["--deselect=tests/behaviour/test_behaviour.py"]
         session.run("coverage", "erase")
         session.run(
-            "coverage", "run", "-m", "pytest", "--durations=30",
-            *elsewhere * ("CI" in os.environ), env=env,
+            "coverage", "run", "-m", "pytest", *AT_ONCE, "--durations=30",
+            *elsewhere * ("CI" in os.environ), *SLOWEST_FIRST, env=env,
         )  # fmt: skip
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
@@ -225,10 +255,10 @@ def matrix(
             return
         words = [arg for arg in session.posargs if arg != "--full"]
         session.run(
-            "python", "-m", "pytest", "tests/unit", "tests/processes",
+            "python", "-m", "pytest", *AT_ONCE,
             # APM agents do not depend on the versions that differ here.
-            "tests/behaviour", "--ignore=tests/behaviour/test_agents.py", *words,
-            env=env,
+            "tests/behaviour", "--ignore=tests/behaviour/test_agents.py",
+            "tests/processes", "tests/unit", *words, env=env,
         )  # fmt: skip
 
 
@@ -240,8 +270,9 @@ def minimums(session: nox.Session) -> None:
     away = install_wheel(session, "tests", "setuptools<81", "click<8", lowest=True)
     with session.chdir(away):
         session.run(
-            "python", "-m", "pytest", "-q", "tests/unit/test_app.py", "tests/processes"
-        )
+            "python", "-m", "pytest", *AT_ONCE,
+            "tests/processes", "tests/unit/test_app.py",
+        )  # fmt: skip
 
 
 @nox.session(venv_backend="uv", default=False)

@@ -22,7 +22,10 @@ from .servers import Services
 pytest_plugins = ["prodserver_celery5.pytest_plugin"]
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(trylast=True)  # after the terminal's reporter
+def pytest_configure(config: pytest.Config) -> None:
+    if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+        config.pluginmanager.register(Failures(terminal))
     # A shell's background jobs ignore the first two, and `nohup` ignores SIGHUP. The
     # tests' processes would inherit that, and a beat would survive its SIGQUIT.
     for number, handler in (
@@ -32,6 +35,19 @@ def pytest_configure() -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+class Failures:
+    """Shows each failure when it happens, and not only at the end."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.ensure_newline()
+            self._terminal.line(f"{report.nodeid} ({report.when}):", red=True)
+            self._terminal.line(report.longreprtext)
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ def exists(words: list[str]) -> bool:
     program, *rest = words
     name = program.rpartition("/")[2]
     if name == "nox":
+        rest = [word for word in rest if word not in ("-r", "-R")]
         return not rest or (
             rest[0] == "-l" or (rest[0] == "-s" and rest[1] in sessions())
         )

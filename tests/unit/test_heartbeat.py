@@ -268,7 +268,7 @@ def test_the_watchdog_is_as_patient_as_the_probe(
     ("usec", "pid", "watched"),
     [
         ("60000000", None, True),
-        ("60000000", os.getpid(), True),
+        pytest.param("60000000", os.getpid(), True, id="this process"),
         ("60000000", 1, False),
         (None, None, False),
         ("", None, False),

@@ -508,7 +508,12 @@ def test_a_beat_that_is_ending_neither_leads_nor_starts_again(
 
 
 @pytest.mark.parametrize(
-    ("written", "is_left"), [(f"{os.getpid()}\n", False), ("1\n", True), ("?", True)]
+    ("written", "is_left"),
+    [
+        pytest.param(f"{os.getpid()}\n", False, id="this process"),
+        ("1\n", True),
+        ("?", True),
+    ],
 )
 def test_a_beat_that_cannot_start_again_gives_the_lock_back_and_says_why(
     lead: leader.Lead, tmp_path: Path, written: str, is_left: bool

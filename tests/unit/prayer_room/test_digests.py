@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta, timezone
 from html import unescape
+from operator import attrgetter
 
 import pytest
 from django.core import mail
@@ -374,7 +375,9 @@ def test_tasks_without_an_id_do_not_give_up_each_other_s(waiting, mail_server):
 
 
 @pytest.mark.parametrize(
-    "task", [tasks.send_moderator_digest, tasks.send_user_digest], ids=str
+    "task",
+    [tasks.send_moderator_digest, tasks.send_user_digest],
+    ids=attrgetter("name"),
 )
 def test_a_lost_worker_s_digest_is_delivered_again(task):
     assert task.acks_late
