@@ -353,8 +353,11 @@ def deploys(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Build the documentation, and run its commands and settings."""
+    """Build and test the documentation; `-- --capture` draws the README's terminal."""
     install(session, "docs")
+    if session.posargs == ["--capture"]:
+        session.run("python", "-m", "tests.docs.capture")
+        return
     session.run(
         "sphinx-build", "--fail-on-warning", "--builder", "html", "docs", "dist/docs"
     )

@@ -6,11 +6,12 @@ import ast
 import re
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dev.procfile import ROOT
 
-__all__ = ("BLOCKS", "PAGES", "Block", "constants", "of", "sessions")
+__all__ = ("BLOCKS", "PAGES", "Block", "constants", "of", "sessions", "tutorial")
 
 PAGES = sorted(
     [
@@ -47,7 +48,7 @@ def _blocks() -> list[Block]:
     for page in PAGES:
         text = page.read_text()
         for match in re.finditer(
-            r"^( *)```(\S*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE
+            r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE
         ):
             above = text[: match.start()].rstrip().splitlines()
             found.append(
@@ -74,6 +75,26 @@ def of(language: str, containing: str = "", page: str = "") -> list[Block]:
         and containing in block.text
         and block.page.endswith(page)
     ]
+
+
+# The line above a block of the README, and the file that it names.
+_FILES = {
+    "`proj/celery.py`:": "proj/celery.py",
+    "`proj/__init__.py`, so that every process loads the app:": "proj/__init__.py",
+    "`proj/tasks.py`:": "proj/tasks.py",
+    "At the end of `proj/settings.py`:": "proj/settings.py",
+}
+
+
+def tutorial(folder: Path) -> None:
+    """Write the files of the README's "A project from scratch", after startproject."""
+    written = set()
+    for block in of("python", page="README.md"):
+        if path := _FILES.get(block.before):
+            written.add(path)
+            with (folder / path).open("a") as file:
+                file.write(block.text)
+    assert written == set(_FILES.values())
 
 
 _NOXFILE = ast.parse((ROOT / "noxfile.py").read_text())

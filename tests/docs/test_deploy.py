@@ -22,7 +22,7 @@ import yaml
 from django.conf import settings
 
 from dev.procfile import ROOT, commands, free_port
-from prodserver_celery5 import grace
+from prodserver_celery5 import grace, probe
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment
 
@@ -245,7 +245,7 @@ def test_a_unit_signals_the_process_alone(name: str) -> None:
 
 
 def test_the_documented_unit_is_the_one_in_the_folder() -> None:
-    (block,) = of("ini")
+    (block,) = of("ini", page="docs/deploy-example.md")
     file = (DEPLOY / "systemd/prayer-room-worker.service").read_text().splitlines()
     assert set(block.text.splitlines()) <= set(file)
 
@@ -362,3 +362,84 @@ def test_compose_sets_variables_that_the_settings_read() -> None:
     manifest = manifests()["Deployment", "prayer-room-worker"]
     for variable in manifest["spec"]["template"]["spec"]["containers"][0]["env"]:
         assert f'"{variable["name"]}"' in settings
+
+
+# docs/deploy.md: the reader's own project
+
+
+def documented(language: str, containing: str) -> str:
+    (block,) = of(language, containing, "docs/deploy.md")
+    return block.text
+
+
+def service() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(documented("yaml", "services:"))
+    return found["services"]["worker"]
+
+
+def pod() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(documented("yaml", "containers:"))
+    return found["spec"]
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    space: dict[str, Any] = {}
+    exec(documented("python", "PRODUCTION_PROCESSES"), space)
+    return space["PRODUCTION_PROCESSES"]
+
+
+def test_the_documented_probes_read_the_entries_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (container,) = pod()["containers"]
+    app = json.loads(documented("json", "healthchecks"))["healthchecks"]
+    for python, _, module, *words in (
+        *(container[f"{kind}Probe"]["exec"]["command"]
+          for kind in ("startup", "liveness", "readiness")),
+        service()["healthcheck"]["test"][1:],
+        app["worker"][0]["command"],
+    ):  # fmt: skip
+        assert (python, module) == ("python", "prodserver_celery5.probe")
+        assert words[0] == entries()["worker"]["HEARTBEAT_FILE"]
+        # It knows the words: nothing runs there, so it says "no" and not "misuse".
+        assert probe.main(["/nowhere/worker.heartbeat", *words[1:]]) == 1
+    capsys.readouterr()
+
+
+def test_the_documented_grace_is_shorter_than_the_platforms() -> None:
+    limits = [pod()["terminationGracePeriodSeconds"]]
+    limits.append(int(service()["stop_grace_period"].removesuffix("s")))
+    for limit in limits:
+        assert limit - entries()["worker"]["GRACE_SECONDS"] > grace.SECONDS_TO_GIVE_BACK
+    page = (ROOT / "docs/deploy.md").read_text()
+    (dokku,) = re.findall(r"stop-timeout-seconds (\d+)", page)
+    (systemd,) = re.findall(r"^TimeoutStopSec=(\d+)", page, re.MULTILINE)
+    assert [dokku, systemd] == ["60", "60"]
+    assert page.count('"GRACE_SECONDS": 55') == 2
+
+
+def test_the_documented_containers_have_an_init() -> None:
+    assert service()["init"] is True
+    assert pod()["shareProcessNamespace"] is True
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="no systemd on this machine"
+)
+def test_systemd_reads_the_documented_unit(tmp_path: Path) -> None:
+    text = documented("ini", "[Service]")
+    for there, here in (
+        ("/srv/proj/venv/bin/python", sys.executable),
+        ("/srv/proj", str(tmp_path)),
+        ("User=proj", "User=root"),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    unit = tmp_path / "proj-worker.service"
+    unit.write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    ours = [line for line in done.stderr.splitlines() if "proj-worker" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr

@@ -24,7 +24,7 @@ from dev.procfile import ROOT
 from prodserver_celery5 import __version__
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-from .blocks import of
+from .blocks import of, tutorial
 
 for tool in ("build", "twine"):
     pytest.importorskip(tool, reason="`nox -s dist` installs what this needs")
@@ -107,15 +107,6 @@ def test_the_metadata_leads_somewhere(wheel: Path) -> None:
     assert "](CHANGELOG.md" not in found.get_payload()
 
 
-# The line above a block of the README, which names its file.
-FILES = {
-    "`proj/celery.py`:": "proj/celery.py",
-    "`proj/__init__.py`, so that every process loads the app:": "proj/__init__.py",
-    "`proj/tasks.py`:": "proj/tasks.py",
-    "At the end of `proj/settings.py`:": "proj/settings.py",
-}
-
-
 def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,14 +127,8 @@ def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     (install,) = of("sh", "startproject", "README.md")
     for line in install.text.splitlines():
         run(["sh", "-c", line], folder, env)
-    written = set()
-    for block in of("python", page="README.md"):
-        if path := FILES.get(block.before):
-            written.add(path)
-            with (folder / path).open("a") as file:
-                file.write(block.text)
-    assert written == set(FILES.values())
-    (begin,) = of("sh", "venv/bin/python manage.py prodserver", "README.md")
+    tutorial(folder)
+    (begin,) = of("sh", "venv/bin/python manage.py worker", "README.md")
     check, send, start = begin.text.splitlines()
     assert "no issues" in run(shlex.split(check), folder, env)
     run(shlex.split(send), folder, env)

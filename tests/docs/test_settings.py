@@ -47,7 +47,7 @@ def entries(processes: dict[str, Any]) -> dict[str, Entry]:
 
 def test_there_is_no_block_of_an_unknown_kind() -> None:
     known = {"python", "diff", "sh", "console", "procfile", "text", "ini", "nginx"}
-    known |= {"{toctree}"}
+    known |= {"json", "yaml", "{include}", "{toctree}"}
     assert [str(block) for block in BLOCKS if block.language not in known] == []
 
 
@@ -226,6 +226,31 @@ def test_a_third_program(proj: Path) -> None:
     assert backend.prep_server_args() == ["--frequency=2"]
 
 
+@pytest.mark.parametrize(
+    ("command", "runs"),
+    [
+        ("manage.py worker worker", True),
+        ("manage.py worker beat", True),
+        ("manage.py prodserver worker", True),
+        ("/srv/venv/bin/celery -A proj worker -l INFO", True),
+        ("/srv/venv/bin/celery --app=proj beat", True),
+        ("manage.py server web", False),
+        ("manage.py prodserver web", False),
+        ("manage.py migrate", False),
+        ("/srv/venv/bin/celery", False),
+        ("gunicorn proj.wsgi", False),
+    ],
+)
+def test_what_to_ask_instead_of_the_programs_name(
+    command: str, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = of("python", "RUNS_CELERY", "docs/procfile.md")
+    monkeypatch.setattr(sys, "argv", command.split())
+    space: dict[str, Any] = {}
+    exec(block.text, space)
+    assert space["RUNS_CELERY"] is runs
+
+
 def test_silenced_checks_exist(proj: Path) -> None:
     for block in of("python", "SILENCED_SYSTEM_CHECKS"):
         for name in load(block, proj)["SILENCED_SYSTEM_CHECKS"]:
@@ -255,7 +280,7 @@ def test_no_python_block_is_left_out() -> None:
     looked_at = [*SETTINGS, *TESTS]
     for words in (
         "app = Celery(", "import app", "@shared_task", "pytest_plugins", "(Celery",
-        "SILENCED_",
+        "SILENCED_", "RUNS_CELERY",
     ):  # fmt: skip
         looked_at += of("python", words)
     assert [str(block) for block in PYTHON if block not in looked_at] == []

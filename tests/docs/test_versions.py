@@ -73,6 +73,17 @@ def test_the_classifiers_have_them() -> None:
         assert f"Framework :: Django :: {django}" in classifiers
 
 
+def test_the_badges_say_the_same() -> None:
+    said = dict(re.findall(r"/badge/(\w+)-([^-)]+)-", README))
+    django = constants()["DJANGOS"]
+    assert said.pop("licence") == PROJECT["license"]
+    assert said == {
+        "python": row("Python").replace(" ", "_"),
+        "celery": row("Celery").replace(" ", "_"),
+        "django": f"{django[0]}_to_{django[-1]}",
+    }
+
+
 def test_the_changelog_has_this_version() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     heading = "Unreleased" if "dev" in __version__ else __version__

@@ -60,7 +60,7 @@ def test_debug_is_off_by_default_and_does_without_a_key_when_on(settings_of):
     assert on["SECRET_KEY"]
 
 
-# Each variable in docs/deploy.md, as a deployment would set it.
+# Each variable in docs/deploy-example.md, as a deployment would set it.
 DOCUMENTED = {
     # As made by `openssl rand -hex 32` in deploy/dokku/setup.sh.
     "SECRET_KEY": "0123456789abcdef" * 4,
@@ -91,7 +91,7 @@ DOCUMENTED = {
 
 
 def test_the_documented_variables_are_these():
-    page = (ROOT / "docs/deploy.md").read_text()
+    page = (ROOT / "docs/deploy-example.md").read_text()
     table = page.partition("## Variables")[2].partition("\n## ")[0]
     rows = (line.split("|")[1] for line in table.splitlines() if line[:3] == "| `")
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(
