@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,14 +12,18 @@ from django.core.management import CommandError
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseServerBackend
 
-from . import findings, redaction, restart
-from .entries import Entry
-from .findings import Finding, Rule, Severity
+from . import redaction, rules
+from .entry import Entry, names_of
+from .findings import Finding, Rule
+from .grace.key import GraceSeconds
+from .heartbeat.key import BeatHeartbeat, WorkerHeartbeat
+from .key import Key, Start
+from .leader.key import LeaderLock
+from .options import rules as of_options
+from .process import restart
 
 if TYPE_CHECKING:
     import click
-
-    from .heartbeat import Heartbeat, Sink
 
 try:
     from django_prodserver.backends.base import BaseWorkerBackend
@@ -41,7 +44,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
 
     Attributes:
         program: the subcommand of ``celery``.
-        keys: the keys an entry may have.
+        keys: the keys an entry may have beside BACKEND, APP and ARGS, in the order in
+            which they prepare the process.
         rules: the rules an entry has to keep, beside those of every program.
 
     Args:
@@ -50,19 +54,20 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
     """
 
     program: ClassVar[str]
-    keys: ClassVar[tuple[str, ...]] = ("BACKEND", "APP", "ARGS")
+    keys: ClassVar[tuple[Key, ...]] = ()
     rules: ClassVar[tuple[Rule, ...]] = ()
     # Tells django-prodserver after 3.0 that it may hand on words of the command line.
     accepts_extra_args = True
 
     def __init__(self, **server_config: Any) -> None:
         super().__init__()
-        self.entry = Entry(self.program, server_config)
+        names = names_of(server_config, self._is_path)
+        self.entry = Entry(self.program, server_config, names)
         self._doubts: list[Finding] = []
 
     def findings(self) -> Iterator[Finding]:
         """Find what is wrong with the entry."""
-        return findings.look(self.entry, self.keys, self.rules)
+        return rules.look(self.entry, self.keys, self.rules)
 
     def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
         """Find what is wrong with the entry beside others.
@@ -70,9 +75,10 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         Args:
             others: the backends of all entries, including this one.
         """
-        return findings.same_heartbeat_file(
-            self.entry, [other.entry for other in others]
-        )
+        entries = [other.entry for other in others]
+        for key in self.keys:
+            if self.entry.gives(key.name):
+                yield from key.rules_beside(self.entry, entries)
 
     def prep_server_args(self, extra_args: Iterable[str] = ()) -> list[str]:
         """Return ARGS as the words of Celery's command line.
@@ -85,7 +91,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         """
         self.entry.extra = tuple(extra_args)
         for finding in self.findings():
-            if finding.severity is not Severity.DOUBT:
+            if finding.stops:
                 raise CommandError(str(finding)) from finding
             check = f"prodserver_celery5.{finding.id}"
             if check not in settings.SILENCED_SYSTEM_CHECKS:
@@ -102,17 +108,19 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             CommandError: Celery cannot read the arguments.
             SystemExit: always, when the program ends.
         """
-        for finding in findings.app(self.entry):
+        for finding in rules.app(self.entry):
             raise CommandError(str(finding)) from finding
-        from .command import OptionError, command_line, run
+        from .options.command import OptionError, command_line, run
 
         try:
             context = self.entry.parsed(args)
             words = command_line(self.entry.app_name, context)
             self.prepare(context, words)
         except OptionError as exc:
-            message = f"{self.entry}: {exc.where}: {exc} {exc.hint}".rstrip()
-            raise CommandError(message) from exc
+            finding = Finding(
+                "E007", self.entry.names, str(exc), exc.hint, where=exc.where
+            )
+            raise CommandError(str(finding)) from exc
         except restart.RestartError as exc:
             raise CommandError(f"{self.entry}: {exc}") from exc
         for doubt in self._doubts:
@@ -140,60 +148,42 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             OptionError: Celery cannot use an argument after all.
         """
         restart.prepare(moves=bool(context.obj.workdir))
+        start = Start(self.entry, context)
+        for key in self.keys:
+            if key.is_wanted(self.entry):
+                key.prepare(start)
 
-    def heartbeat(self) -> Heartbeat | None:
-        """Start the heartbeat, if anything listens for it.
-
-        Raises:
-            CommandError: the file cannot be used.
-        """
-        sinks: list[Sink] = []
-        if "HEARTBEAT_FILE" in self.entry.config:
-            from .record import Record
-
-            sinks.append(Record(self.entry.heartbeat_file))
-        if os.environ.get("NOTIFY_SOCKET"):
-            from .notify import Notify
-
-            sinks.append(Notify.from_environment())
-        if not sinks:
-            return None
-        from .heartbeat import Heartbeat
-
-        heartbeat = Heartbeat(sinks)
-        try:
-            heartbeat.begin()
-        except OSError as exc:
-            raise CommandError(f"{self.entry}: {exc}.") from exc
-        return heartbeat
+    @classmethod
+    def _is_path(cls, path: str) -> bool:
+        """Whether a dotted path is that of this class."""
+        with suppress(Exception):
+            return import_string(path) is cls
+        return False
 
 
 class CeleryWorker(CeleryBackend):
     """Runs ``celery worker``."""
 
     program = "worker"
-    keys = (*CeleryBackend.keys, "GRACE_SECONDS", "HEARTBEAT_FILE")
+    keys = (WorkerHeartbeat(), GraceSeconds())
     rules = (
-        findings.embedded_scheduler,
-        findings.pool,
-        findings.user,
-        findings.node_files,
-        findings.heartbeat_file,
-        findings.heartbeat_detached,
-        findings.unused_options,
-        findings.grace,
+        of_options.embedded_scheduler,
+        of_options.pool,
+        of_options.user,
+        of_options.node_files,
+        of_options.unused_options,
     )
 
     def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
         """W005: a worker with a beat of its own, beside a beat."""
         yield from super().findings_beside(others)
         beats = [other.entry for other in others if isinstance(other, CeleryBeat)]
-        yield from findings.second_beat(self.entry, beats)
+        yield from of_options.second_beat(self.entry, beats)
 
     def prepare(self, context: click.Context, words: Sequence[str]) -> None:
-        """Patch for a green pool, freeze for a prefork pool, detach, end in time."""
-        from . import green, prefork
-        from .command import OptionError, import_pool
+        """Patch for a green pool, freeze for a prefork pool, or detach."""
+        from .options.command import import_pool
+        from .process import green, prefork
 
         import_pool(context)
         if library := green.needed_by(context.params["pool"]):
@@ -201,52 +191,20 @@ class CeleryWorker(CeleryBackend):
         super().prepare(context, words)
         if context.params["detach"]:
             restart.as_python_m(words)
-        elif heartbeat := self.heartbeat():
-            from .loops import attach_to_worker
-
-            try:
-                attach_to_worker(self.entry.app, heartbeat)
-            except OptionError as exc:
-                has_key = "HEARTBEAT_FILE" in self.entry.config
-                exc.where = "HEARTBEAT_FILE" if has_key else "NOTIFY_SOCKET"
-                raise
         prefork.share_memory(context.params["pool"])
-        if "GRACE_SECONDS" in self.entry.config:
-            from . import grace
-
-            grace.apply(grace.seconds_of(self.entry.config["GRACE_SECONDS"]))
 
 
 class CeleryBeat(CeleryBackend):
     """Runs ``celery beat``."""
 
     program = "beat"
-    keys = (*CeleryBackend.keys, "HEARTBEAT_FILE", "LEADER_LOCK")
+    keys = (LeaderLock(), BeatHeartbeat())
     rules = (
-        findings.scheduler,
-        findings.user,
-        findings.files,
-        findings.heartbeat_file,
-        findings.unused_options,
-        findings.leader_lock,
+        of_options.scheduler,
+        of_options.user,
+        of_options.files,
+        of_options.unused_options,
     )
-
-    def prepare(self, context: click.Context, words: Sequence[str]) -> None:
-        """Let beat stand by until it leads, if it has a lock, and say it is alive."""
-        super().prepare(context, words)
-        heartbeat = self.heartbeat()
-        if "LEADER_LOCK" in self.entry.config:
-            from . import leader
-
-            say = heartbeat.say if heartbeat else None
-            leader.enter(self.entry, context, say)
-        if heartbeat:
-            from .loops import attach_to_beat
-
-            attach_to_beat(self.entry.app, heartbeat)
-            if context.params["detach"]:
-                # That it can begin is known now; the process in the background does.
-                heartbeat.end()
 
 
 def make(
@@ -268,10 +226,10 @@ def make(
         if isinstance(backend, type) and issubclass(backend, CeleryBackend):
             is_ours = True
             made = backend(**config)
-            made.entry.checked = True
+            made.entry.names, made.entry.checked = tuple(names), True
             return made
         if is_ours:
-            raise TypeError("it is no backend.")
+            raise TypeError("it is not a backend.")
     except (Exception, SystemExit) as exc:  # a module can end the program
-        raise findings.backend(names, path, exc, is_ours=is_ours) from exc
+        raise rules.backend(names, path, exc, is_ours=is_ours) from exc
     return None

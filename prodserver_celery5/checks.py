@@ -9,9 +9,9 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
 
-from . import findings
-from .entries import Entry
-from .findings import Finding, Severity
+from . import rules
+from .entry import Entry
+from .findings import Finding
 from .values import resolved, same
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ def check_processes(
     """
     if Entry.running:
         return []
-    found = [*findings.processes()]
+    found = [*rules.processes()]
     processes = {} if found else settings.PRODUCTION_PROCESSES
     backends: list[CeleryBackend] = []
     for name, config in processes.items():
-        found += findings.process_name(name)
+        found += rules.process_name(name)
         # Processes that share an entry share its findings.
         names = [str(name) for name in processes if same(processes[name], config)]
-        wrong = [*findings.shape(names, config)]
+        wrong = [*rules.shape(names, config)]
         found += wrong
         path = "" if wrong else resolved(config["BACKEND"])
-        if not findings.may_be_ours(path, config):
+        if not rules.may_be_ours(path, config):
             continue
         from .backends import make
 
@@ -51,13 +51,13 @@ def check_processes(
     for backend in backends:
         own = [*backend.findings()]
         found += own
-        if all(finding.severity is not Severity.MISTAKE for finding in own):
+        if not any(finding.id.startswith("E") for finding in own):
             found += backend.findings_beside(backends)
     return list({str(finding): _message(finding) for finding in found}.values())
 
 
 def _message(finding: Finding) -> checks.CheckMessage:
-    is_mistake = finding.severity is Severity.MISTAKE
+    is_mistake = finding.id.startswith("E")
     return (checks.Error if is_mistake else checks.Warning)(
         finding.message,
         hint=finding.hint or None,

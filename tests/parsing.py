@@ -8,8 +8,8 @@ import click
 from celery import Celery
 
 from prodserver_celery5 import findings
-from prodserver_celery5.arguments import spell
-from prodserver_celery5.command import Command, OptionError, import_pool
+from prodserver_celery5.options.command import Command, OptionError, import_pool
+from prodserver_celery5.options.spelling import spell
 
 __all__ = ("mistakes", "parse", "words")
 

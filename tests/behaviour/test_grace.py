@@ -322,7 +322,8 @@ def test_without_the_key_nothing_of_it_is_loaded(make_site: MakeSite) -> None:
         "from celery import signals\n"
         "@signals.worker_init.connect(weak=False)\n"
         "def tell(**_):\n"
-        "    print('loaded:', 'prodserver_celery5.grace' in sys.modules, flush=True)\n"
+        "    is_loaded = 'prodserver_celery5.grace.shutdown' in sys.modules\n"
+        "    print('loaded:', is_loaded, flush=True)\n"
     )
     site.configure("import loaded\n")
     worker = site.ready()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.waiting import wait_until
-from prodserver_celery5.locks import LEASE
+from prodserver_celery5.leader.locks import LEASE
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.servers import MariaDB, PostgreSQL, Redis
 

@@ -22,7 +22,8 @@ import yaml
 from django.conf import settings
 
 from dev.procfile import ROOT, commands, free_port
-from prodserver_celery5 import grace, probe
+from prodserver_celery5 import probe
+from prodserver_celery5.grace import shutdown as grace
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment
 

@@ -19,8 +19,8 @@ from django.test import override_settings
 from dev.procfile import ROOT
 from prodserver_celery5.backends import CeleryBackend, CeleryWorker
 from prodserver_celery5.checks import check_processes
-from prodserver_celery5.command import command_line
-from prodserver_celery5.entries import Entry
+from prodserver_celery5.entry import Entry
+from prodserver_celery5.options.command import command_line
 from tests.deployment import Deployment
 from tests.unit import test_pasted
 

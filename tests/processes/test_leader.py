@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dev.waiting import wait_until
-from prodserver_celery5.locks import LEASE
+from prodserver_celery5.leader.locks import LEASE
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.blows.__main__ import wrongs
 from tests.blows.relay import Relay
@@ -281,8 +281,8 @@ def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
     beat = site.start("beat", SHOW_MODULES="yes")
     shown = beat.wait_for("modules: .*")
     assert "prodserver_celery5.backends" in shown
-    assert "prodserver_celery5.leader" not in shown
-    assert "prodserver_celery5.locks" not in shown
+    assert "prodserver_celery5.leader.lead" not in shown
+    assert "prodserver_celery5.leader.locks" not in shown
     # The fixture kills it: without the key, as with the command, a SIGTERM can be lost
     # while beat sends to Redis.
 

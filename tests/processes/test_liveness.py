@@ -17,7 +17,7 @@ import pytest
 
 from dev.procfile import ROOT
 from dev.waiting import wait_until
-from prodserver_celery5.heartbeat import TURN, WAIT
+from prodserver_celery5.heartbeat.report import TURN, WAIT
 from prodserver_celery5.probe import SIZE, checksum, judge
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment

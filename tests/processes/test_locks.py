@@ -11,8 +11,8 @@ import pytest
 from django.db import ConnectionHandler
 
 from dev.waiting import wait_until
-from prodserver_celery5 import locks
-from prodserver_celery5.locks import RefusedError, UnavailableError, lock_of
+from prodserver_celery5.leader import locks
+from prodserver_celery5.leader.locks import RefusedError, UnavailableError, lock_of
 from tests.blows.relay import Relay
 from tests.servers import MariaDB, PgBouncer, PostgreSQL, Services
 

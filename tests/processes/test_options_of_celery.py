@@ -157,7 +157,7 @@ def test_the_user_is_left_before_there_is_a_worker_or_beat(
         "import re\n"
         "from types import SimpleNamespace\n"
         "from prayer_room_api.celery import app\n"
-        "from prodserver_celery5.command import run\n"
+        "from prodserver_celery5.options.command import run\n"
         "from tests.parsing import parse\n"
         "def made(**kwargs):\n"
         "    status = open('/proc/self/status').read()\n"
@@ -255,7 +255,7 @@ def test_no_color(deployment: Deployment, by: str) -> None:
     told = deployment.shell(
         "from django.conf import settings\n"
         "from prayer_room_api.celery import app\n"
-        "from prodserver_celery5.command import run\n"
+        "from prodserver_celery5.options.command import run\n"
         "from tests.parsing import parse\n"
         "args = settings.PRODUCTION_PROCESSES['worker']['ARGS']\n"
         "app.Worker = lambda no_color, **kwargs: print('no_color', no_color) or X\n"
@@ -309,7 +309,8 @@ def test_traceback_shows_the_chain(deployment: Deployment) -> None:
     done = deployment.manage("prodserver", "worker", "--traceback")
     assert done.returncode == 1
     for error in (
-        "click.exceptions.BadParameter", "prodserver_celery5.command.OptionError",
+        "click.exceptions.BadParameter",
+        "prodserver_celery5.options.command.OptionError",
         "prodserver_celery5.findings.Finding",
         "django.core.management.base.CommandError: worker: ARGS['time-limit'] = 'long'",
     ):  # fmt: skip

@@ -11,7 +11,7 @@ from django.utils.functional import lazystr
 
 from prayer_room_api.celery import app
 from prodserver_celery5 import findings
-from prodserver_celery5.entries import Entry
+from prodserver_celery5.entry import Entry
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,12 @@ from django.core.management import CommandError
 from django.db import ConnectionHandler, connections
 from django.utils.functional import SimpleLazyObject, lazystr
 
-from prodserver_celery5 import backends, findings, locks
+from prodserver_celery5 import backends, findings
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
-from prodserver_celery5.entries import Entry
+from prodserver_celery5.entry import Entry
 from prodserver_celery5.findings import Severity
+from prodserver_celery5.leader import locks
 
 from .test_options import Unshowable, invalid
 
@@ -1121,7 +1122,7 @@ print(*sys.modules)
     ("backend", "reason"),
     [
         ("prodserver_celery5.backends.CeleryBackend", "AttributeError: .*"),
-        ("prodserver_celery5.entries.Entry", r"TypeError: it is no backend\."),
+        ("prodserver_celery5.entry.Entry", r"TypeError: it is no backend\."),
         ("prodserver_celery5", "ImportError: .*"),
         (f"{__name__}.MailWorker", "KeyError: 'ARGS'"),
     ],

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError
 
-from prodserver_celery5 import arguments, command
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
-from prodserver_celery5.command import Command
+from prodserver_celery5.options import command
+from prodserver_celery5.options import spelling as arguments
+from prodserver_celery5.options.command import Command
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from django.utils.functional import SimpleLazyObject
 from kombu import Connection
 from kombu.asynchronous.timer import Timer
 
-from prodserver_celery5 import grace as module
-from prodserver_celery5.grace import Grace, apply, give_back, seconds_of
+from prodserver_celery5.grace import shutdown as module
+from prodserver_celery5.grace.shutdown import Grace, apply, give_back, seconds_of
 
 ENDED = ["alone 60", "exit 0"]
 

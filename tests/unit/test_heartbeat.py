@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from prodserver_celery5 import heartbeat as module
-from prodserver_celery5.heartbeat import (
+from prodserver_celery5.heartbeat import report as module
+from prodserver_celery5.heartbeat.notify import Notify
+from prodserver_celery5.heartbeat.report import (
     CONNECTING,
     READY,
     STARTING,
@@ -26,7 +27,6 @@ from prodserver_celery5.heartbeat import (
     Heartbeat,
     Sink,
 )
-from prodserver_celery5.notify import Notify
 
 
 class Listener:

@@ -32,12 +32,14 @@ from django.db import (
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 
-from prodserver_celery5 import leader, locks, restart
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
-from prodserver_celery5.command import OptionError
-from prodserver_celery5.entries import Entry
-from prodserver_celery5.locks import RefusedError, UnavailableError, lock_of
+from prodserver_celery5.entry import Entry
+from prodserver_celery5.leader import lead as leader
+from prodserver_celery5.leader import locks
+from prodserver_celery5.leader.locks import RefusedError, UnavailableError, lock_of
+from prodserver_celery5.options.command import OptionError
+from prodserver_celery5.process import restart
 
 PATH = "prodserver_celery5.backends.CeleryBeat"
 DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from prodserver_celery5 import locks
-from prodserver_celery5.locks import RefusedError, UnavailableError, lock_of
+from prodserver_celery5.leader import locks
+from prodserver_celery5.leader.locks import RefusedError, UnavailableError, lock_of
 
 # The lock "a" of the database "shop": beats of two releases have to agree on these.
 KEY = -3848465438864589366

@@ -15,8 +15,8 @@ from celery.concurrency import base, solo
 from celery.worker import state
 from celery.worker.consumer import Consumer, consumer, tasks
 
-from prodserver_celery5 import loops
-from prodserver_celery5.heartbeat import (
+from prodserver_celery5.heartbeat import loops
+from prodserver_celery5.heartbeat.report import (
     CONNECTING,
     READY,
     STARTING,

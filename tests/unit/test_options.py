@@ -21,7 +21,7 @@ from celery.local import Proxy
 from django.utils.functional import SimpleLazyObject, lazy, lazystr
 
 from prodserver_celery5 import redaction
-from prodserver_celery5.command import (
+from prodserver_celery5.options.command import (
     Command,
     OptionError,
     UnknownOptionError,

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from django.core import checks
 
-from prodserver_celery5 import prefork
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
-from prodserver_celery5.entries import Entry
+from prodserver_celery5.entry import Entry
+from prodserver_celery5.process import prefork
 
 # What was pasted; the id of the finding, or None; and part of the finding's text, or
 # the words that follow `celery … worker` on the command line.
@@ -151,7 +151,7 @@ def test_a_doubt_is_one_line_of_a_start_that_goes_on(
     monkeypatch.setattr(Entry, "running", False)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
-    monkeypatch.setattr("prodserver_celery5.command.run", lambda context: 0)
+    monkeypatch.setattr("prodserver_celery5.options.command.run", lambda context: 0)
     backend = CeleryWorker(APP="prayer_room_api", ARGS="-Q price$EUR")
     with pytest.raises(SystemExit):
         backend.start_server(*backend.prep_server_args())
@@ -175,7 +175,7 @@ def test_a_doubt_that_nobody_can_read_stops_nothing(
     monkeypatch.setattr(Entry, "running", False)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
-    monkeypatch.setattr("prodserver_celery5.command.run", lambda context: 3)
+    monkeypatch.setattr("prodserver_celery5.options.command.run", lambda context: 3)
     backend = CeleryWorker(APP="prayer_room_api", ARGS="-Q price$EUR")
     words = backend.prep_server_args()
     with monkeypatch.context() as patch:

@@ -14,9 +14,10 @@ import pytest
 from celery import Celery, __version__
 from django.core.management import CommandError
 
-from prodserver_celery5 import command, prefork, restart
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
-from prodserver_celery5.command import OptionError
+from prodserver_celery5.options import command
+from prodserver_celery5.options.command import OptionError
+from prodserver_celery5.process import prefork, restart
 
 from .test_rooms import PACKAGE
 

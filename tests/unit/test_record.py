@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from prodserver_celery5 import record as record_module
+from prodserver_celery5.heartbeat import record as record_module
+from prodserver_celery5.heartbeat.record import Record, RecordError
 from prodserver_celery5.probe import MAGIC, SIZE, judge, process_start
-from prodserver_celery5.record import Record, RecordError
 
 # Prints "opened", keeps the file until its input ends, and exits without cleaning up.
 KEEP = """
 import os, sys
-from prodserver_celery5.record import Record
+from prodserver_celery5.heartbeat.record import Record
 record = Record(sys.argv[1])
 record.open()
 record.say("ready", 30, False)

@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from prodserver_celery5 import green, restart
+from prodserver_celery5.process import green, restart
 
 
 class Executed(BaseException):

@@ -33,7 +33,7 @@ from prodserver_celery5 import (
 )
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
-from prodserver_celery5.entries import Entry
+from prodserver_celery5.entry import Entry
 from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 from tests import parsing
 from tests.deployment import is_alive, wait_until

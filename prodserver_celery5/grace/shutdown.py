@@ -12,7 +12,6 @@ Celery would take its task for failed, and acknowledge the message.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import sys
@@ -20,45 +19,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import timedelta
-from decimal import Decimal
 from importlib import import_module
-from numbers import Real
 from typing import Any
 
 from billiard import active_children
 from celery import bootsteps, signals
 
-from . import green
-from .values import resolved
+from ..process import green
 
-__all__ = ("Grace", "apply", "seconds_of")
+__all__ = ("Grace", "apply")
 
 # How long giving back may take, in seconds, if the broker does not answer.
 SECONDS_TO_GIVE_BACK = 3.0
 
 # How often a pool without an event loop acknowledges what has ended, in seconds.
 TICK = 0.1
-
-
-def seconds_of(value: object) -> float:
-    """Return the value of GRACE_SECONDS in seconds.
-
-    Args:
-        value: a number of seconds or a timedelta; it may be lazy.
-
-    Raises:
-        ValueError: it is something else, or no time at all.
-    """
-    value = resolved(value)
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
-        raise ValueError("it is no number of seconds")
-    seconds = float(value)
-    if not 0 < seconds < math.inf:
-        raise ValueError("it is no time to end in")
-    return seconds
 
 
 def apply(seconds: float) -> None:

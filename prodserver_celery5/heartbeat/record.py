@@ -12,7 +12,7 @@ import stat
 import time
 from contextlib import suppress
 
-from .probe import MAGIC, SIZE, VERSION, checksum, process_start
+from ..probe import MAGIC, SIZE, VERSION, checksum, process_start
 
 __all__ = ("Record", "RecordError")
 

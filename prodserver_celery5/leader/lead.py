@@ -25,15 +25,13 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import InterfaceError, OperationalError, router, transaction
 from django.db.models import F
 
-from . import restart
-from .command import OptionError, private
-from .locks import LEASE, Lock, RefusedError, UnavailableError, lock_of
-from .values import resolved
+from ..findings import Where
+from ..options.command import OptionError, private
+from ..process import restart
+from .locks import LEASE, Lock, RefusedError, UnavailableError
 
 if TYPE_CHECKING:
-    import click
-
-    from .entries import Entry
+    from ..key import Start
 
 __all__ = ("Lead", "enter")
 
@@ -186,32 +184,26 @@ def _log(level: int, line: str) -> None:
     logging.getLogger(__name__).log(level, "beat: %s", " ".join(line.split()))
 
 
-def enter(
-    entry: Entry, context: click.Context, say: Callable[[str], None] | None = None
-) -> None:
-    """Let the beat of an entry stand by until it leads.
+def enter(start: Start, lock: Lock) -> None:
+    """Let a beat stand by until it leads.
 
     Args:
-        entry: an entry with the key LEADER_LOCK.
-        context: what Celery made of its arguments.
-        say: a function to call with ``"standing by"``, again and again, and with
-            ``"leading"``.
+        start: the process that is about to become the beat.
+        lock: the lock of the one that leads.
 
     Raises:
         OptionError: the database cannot keep the lock.
     """
-    alias = resolved(entry.config["LEADER_LOCK"])
-    # The name has nothing of ARGS, which change from deploy to deploy.
-    lock = lock_of(alias, "\0".join((str(entry.app_name), *sorted(entry.names))))
     try:
         lock.connect()
     except RefusedError as exc:
-        where = f"LEADER_LOCK = {alias!r}"
+        where = Where("LEADER_LOCK", f"= {lock.alias!r}")
         raise OptionError(str(exc), exc.hint, where) from exc
     except UnavailableError:
         pass  # beat waits for it, and says so
-    beat = context.obj.app.Beat
-    lead = Lead(lock, context.params.get("pidfile"), say)
+    beat = start.context.obj.app.Beat
+    # Looked up at each call: a heartbeat may come to listen after this.
+    lead = Lead(lock, start.context.params.get("pidfile"), lambda said: start.say(said))
     beat.Service = _led(beat.Service, lead)
 
 

@@ -70,6 +70,7 @@ class Lock(ABC):
 
     def __init__(self, alias: str, name: str) -> None:
         self.wrapper: Any = connections[alias]
+        self.alias = alias
         self.name = name
 
     @abstractmethod

@@ -6,8 +6,8 @@ import os
 import socket
 import time
 
-from .heartbeat import STOPPING
-from .probe import READY
+from ..probe import READY
+from .report import STOPPING
 
 __all__ = ("Notify",)
 

@@ -13,7 +13,8 @@ from typing import Any
 import click
 from click.types import FloatParamType, IntParamType
 
-from . import redaction, values
+from .. import redaction, values
+from ..findings import Where
 from .command import Command, OptionError, UnknownOptionError, normal, private
 
 __all__ = ("followed", "spell", "where_is")
@@ -78,12 +79,12 @@ def followed(words: Sequence[str], others: Sequence[str]) -> list[str]:
     return [*options, "--", *rest] if rest else options
 
 
-def where_is(key: object, value: object) -> str:
+def where_is(key: object, value: object) -> Where:
     """Show a key and its value as they stand in ARGS, but without passwords."""
     name, text = values.shown(key), values.shown(value)
     text = "**" if redaction.name_is_secret(name) else redaction.word(text)
     text = text if len(text) < 100 else text[:99] + "…"
-    return f"ARGS[{name}] = {text}"
+    return Where("ARGS", f"[{name}] = {text}")
 
 
 def _resolved(value: Any) -> Any:

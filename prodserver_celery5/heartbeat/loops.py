@@ -9,8 +9,8 @@ from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .command import private
-from .heartbeat import (
+from ..options.command import private
+from .report import (
     CONNECTING,
     READY,
     STARTING,

@@ -15,7 +15,9 @@ from typing import Any, Final
 import celery
 import click
 
-from . import pasted, redaction
+from .. import redaction
+from ..findings import Where
+from . import pasted
 
 __all__ = (
     "Command",
@@ -37,7 +39,7 @@ class OptionError(ValueError):
     Args:
         message: what is wrong, in one sentence.
         hint: what to write instead, in one sentence; ``""`` where nobody knows.
-        where: the key and value, word or variable that is wrong, as given.
+        where: where it is: the key and value, word or variable, as given.
         absent: the option or argument that is wrong without being in ARGS: it is
             required, or a variable or its own default gives it a wrong value.
     """
@@ -46,14 +48,14 @@ class OptionError(ValueError):
         self,
         message: str,
         hint: str = "",
-        where: str = "ARGS",
+        where: Where = Where(),  # noqa: B008 - a tuple
         absent: click.Parameter | None = None,
     ) -> None:
         message, self.hint = (
             redaction.text(" ".join(text.split())) for text in (message, hint)
         )
         super().__init__(message)
-        self.where = " ".join(where.split())
+        self.where = where._replace(what=" ".join(where.what.split()))
         self.absent = absent
 
 
@@ -103,7 +105,7 @@ def _refused(
             # Without a namespace, Celery reads Django's settings by its old names.
             name = private("celery.app.defaults", "_TO_OLD_KEY").get(setting, setting)
         hinted = hint.format(setting=name.upper())
-        raise UnknownOptionError(reason, hinted, param.opts[0])
+        raise UnknownOptionError(reason, hinted, Where("ARGS", param.opts[0]))
 
     return click.Option(
         [name], is_flag=is_flag, callback=callback, allow_from_autoenv=False
@@ -236,7 +238,7 @@ class Command:
         return UnknownOptionError(
             f"Celery {celery.__version__}'s {self.name} has no such option.",
             f"Did you mean {near[0]!r}?" if near else "",
-            redaction.word(key),
+            Where("ARGS", redaction.word(key)),
         )
 
     def parse(self, words: Sequence[str]) -> click.Context:
@@ -258,9 +260,9 @@ class Command:
         """
         if hint := pasted.whole_line(words, self.name):
             raise OptionError(
-                f"they take only what follows `celery {self.name}`.",
+                f"only what follows `celery {self.name}` belongs here.",
                 hint,
-                f"ARGS begin with {redaction.word(repr(words[0]))}",
+                Where("ARGS", f"word {redaction.word(repr(words[0]))}"),
             )
         end = words.index("--") if "--" in words else len(words)
         words = [*(self._short.get(word, word) for word in words[:end]), *words[end:]]
@@ -304,7 +306,7 @@ class Command:
                 if "=" in word and not hint
                 else "it belongs to no option.",
                 hint,
-                f"ARGS word {redaction.word(repr(word))}",
+                Where("ARGS", f"word {redaction.word(repr(word))}"),
             ) from exc
 
 
@@ -364,7 +366,8 @@ def _named(param: click.Parameter) -> click.Parameter:
             if _is_secret(param) and not isinstance(exc, click.MissingParameter):
                 message = "it does not take this value."
             absent = declared if given is None else None
-            raise OptionError(message, "", f"ARGS {param.opts[-1]}", absent) from exc
+            where = Where("ARGS", param.opts[-1])
+            raise OptionError(message, "", where, absent) from exc
 
     declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign] # a copy's
     return declared
@@ -401,7 +404,7 @@ def import_pool(context: click.Context) -> None:
                 raise OptionError(
                     f"Celery cannot read it: {type(exc).__name__}: {exc}",
                     "",
-                    f"ARGS --pool={name}",
+                    Where("ARGS", f"--pool={name}"),
                 ) from exc
 
 

@@ -1,0 +1,1 @@
+"""The key GRACE_SECONDS: a worker ends in time, and loses no task."""

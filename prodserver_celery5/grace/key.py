@@ -1,0 +1,61 @@
+"""The key GRACE_SECONDS of a worker."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from numbers import Real
+from typing import TYPE_CHECKING
+
+from ..findings import Finding
+from ..key import Key, Start
+from ..values import resolved
+
+if TYPE_CHECKING:
+    from ..entry import Entry
+
+__all__ = ("GraceSeconds",)
+
+
+class GraceSeconds(Key):
+    """The time from SIGTERM until a worker gives back what it has not done."""
+
+    name = "GRACE_SECONDS"
+    takes = "a number of seconds above 0, or a timedelta"
+    id = "E015"
+
+    def read(self, entry: Entry) -> float:
+        """Return the time in seconds.
+
+        Raises:
+            ValueError: it is something else, or no time at all.
+        """
+        value = resolved(entry.config[self.name])
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
+        if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+            raise ValueError("it is not a number of seconds")
+        seconds = float(value)
+        if not 0 < seconds < math.inf:
+            raise ValueError("it is not a time above 0")
+        return seconds
+
+    def rules(self, entry: Entry) -> Iterator[Finding]:
+        """E015: beside detach. W010: SIGTERM leaves no time."""
+        without = f"{self.name} has no effect with"
+        if entry.context.params["detach"]:
+            message = f"{without} detach, which starts Celery's own worker."
+            yield Finding("E015", entry.names, message, "Remove one of the two.")
+        if os.environ.get("REMAP_SIGTERM") == "SIGQUIT":
+            message = f"{without} REMAP_SIGTERM=SIGQUIT: SIGTERM then stops cold."
+            hint = "Remove the variable, or set it to SIGTERM."
+            yield Finding("W010", entry.names, message, hint)
+
+    def prepare(self, start: Start) -> None:
+        """Make the worker end in time."""
+        from .shutdown import apply
+
+        apply(self.read(start.entry))

@@ -1,0 +1,180 @@
+"""The rules that an entry has to keep whatever it runs: its shape, BACKEND and APP."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.utils.functional import Promise, SimpleLazyObject
+
+from .entry import Entry
+from .findings import Finding, Rule
+from .key import Key
+from .values import reason, shown, told
+
+__all__ = (
+    "app",
+    "backend",
+    "look",
+    "may_be_ours",
+    "process_name",
+    "processes",
+    "shape",
+)
+
+# What each entry has, of django-prodserver and of its Celery backends.
+UPSTREAM = ("BACKEND", "APP", "ARGS")
+
+
+def look(entry: Entry, keys: Sequence[Key], rules: Sequence[Rule]) -> Iterator[Finding]:
+    """Find what is wrong with an entry; start nothing and import no pool.
+
+    E010: a key is unknown. W012: a rule needs what this Celery does not have.
+
+    Args:
+        entry: the entry to look at.
+        keys: the keys it may have, beside those of upstream.
+        rules: its program's rules; they see only entries whose APP and ARGS are right.
+    """
+    from .options import rules as of_options
+    from .options.command import PrivateNameError
+
+    known = [*UPSTREAM, *(key.name for key in keys)]
+    for key in entry.config:
+        if key not in known:
+            message = f"the key {shown(key)} is unknown."
+            hint = f"An entry can have {', '.join(known[:-1])} and {known[-1]}."
+            yield Finding("E010", entry.names, message, hint)
+    wrong = [*app(entry), *of_options.arguments(entry)]
+    yield from wrong
+    if wrong:
+        return
+    for rule in (*of_options.COMMON, *rules, *(key.look for key in keys)):
+        try:
+            yield from rule(entry)
+        except PrivateNameError as exc:
+            message = f"a check is left out: {exc}"
+            yield Finding("W012", entry.names, message, cause=exc)
+
+
+def processes() -> Iterator[Finding]:
+    """E016: PRODUCTION_PROCESSES is missing, or no dict."""
+    setting = "PRODUCTION_PROCESSES"
+    takes = "It must be a dict of names of processes and their entries."
+    if setting in dir(settings):
+        # Django itself evaluates a lazy value to hand it out.
+        value, what = told(SimpleLazyObject(lambda: getattr(settings, setting)))
+        if not isinstance(value, Mapping):
+            yield Finding("E016", (), f"{setting} {what}", takes)
+        return
+    # Django takes only names in capitals; the module may have others.
+    module = sys.modules.get(settings.SETTINGS_MODULE)
+    near = _nearest(setting, {*dir(settings), *vars(module or settings)} - {setting})
+    yield Finding("E016", (), f"the setting {setting} is missing.", near or takes)
+
+
+def process_name(name: Any) -> Iterator[Finding]:
+    """E017: no command line can name the process.
+
+    Args:
+        name: a key of PRODUCTION_PROCESSES.
+    """
+    if not isinstance(name, (str, Promise)) or not name:
+        message = f"no command can start a process with the name {shown(name)}."
+        hint = 'A name must be a string, such as "worker".'
+        yield Finding("E017", (), message, hint)
+
+
+def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
+    """E001: the entry is no dict. E002: its BACKEND is missing, or no path.
+
+    Args:
+        names: the processes that use the entry.
+        config: the entry, whatever PRODUCTION_PROCESSES has there.
+    """
+    config, what = told(config)
+    if not isinstance(config, Mapping):
+        hint = "It must be a dict with the keys BACKEND, APP and ARGS."
+        yield Finding("E001", names, f"the entry {what}", hint)
+        return
+    takes = 'It takes a path, such as "prodserver_celery5.backends.CeleryWorker".'
+    given = config.get("BACKEND")
+    path, what = told(given)
+    if "BACKEND" not in config:
+        hint = _nearest("BACKEND", config) or takes
+        yield Finding("E002", names, "the key BACKEND is missing.", hint)
+    elif not isinstance(path, str):
+        yield Finding("E002", names, f"BACKEND {what}", takes)
+    elif not isinstance(given, (str, Promise)):
+        # django-prodserver imports it as it is: a Path, say, or a member of an Enum.
+        message = f"BACKEND is of type {type(given).__name__}."
+        yield Finding("E002", names, message, takes)
+    elif not path:
+        yield Finding("E002", names, "BACKEND is empty.", takes)
+
+
+def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
+    """Whether a backend may be one of this package's, or derived from one.
+
+    Other backends are not imported, nor what they would import.
+
+    Args:
+        path: the backend's dotted path; ``""`` where there is none.
+        config: the entry.
+    """
+    package = path.partition(".")[0]
+    return package == __package__ or (
+        path != "" and package != "django_prodserver" and "APP" in config
+    )
+
+
+def backend(
+    names: Sequence[str], path: str, error: BaseException, *, is_ours: bool
+) -> Finding:
+    """E002: the backend cannot be used. W015: nor is it known to be one of ours.
+
+    Args:
+        names: the processes that use the entry.
+        path: the backend's dotted path.
+        error: what its import or its construction raised.
+        is_ours: whether it is one of this package's, or derived from one.
+    """
+    message = f"BACKEND = {path!r} cannot be used: {reason(error)}"
+    if is_ours:
+        return Finding("E002", names, message, cause=error)
+    hint = "Nothing else of the entry was checked."
+    return Finding("W015", names, message, hint, cause=error)
+
+
+def app(entry: Entry) -> Iterator[Finding]:
+    """E003: no APP. E004: it cannot be imported. E005: it is something else."""
+    takes = 'It takes what `celery -A` takes, such as "proj" or "proj.celery:app".'
+    name, what = told(entry.config.get("APP"))
+    if name is None or name == "":
+        yield Finding("E003", entry.names, "the key APP is missing.", takes)
+        return
+    if not isinstance(name, str):
+        yield Finding("E004", entry.names, f"APP {what}", takes)
+        return
+    try:
+        found: object = entry.app
+    except Exception as exc:
+        message = f"APP = {name!r} cannot be imported: {reason(exc)}"
+        yield Finding("E004", entry.names, message, cause=exc)
+        return
+    from celery import Celery
+
+    if not isinstance(found, Celery):
+        message = f"APP = {name!r} is of type {type(found).__name__}, not a Celery app."
+        hint = 'Name the app itself, such as "proj.celery:app".'
+        yield Finding("E005", entry.names, message, hint)
+
+
+def _nearest(name: str, names: Iterable[Any]) -> str:
+    """Return a hint where one of the names is nearly the wanted one."""
+    known = {str(given).upper(): given for given in names}
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Is it misspelt as {known[near[0]]!r}?" if near else ""
