@@ -110,7 +110,8 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         """
         for finding in rules.app(self.entry):
             raise CommandError(str(finding)) from finding
-        from .options.command import OptionError, command_line, run
+        from .options.command import command_line, run
+        from .options.errors import OptionError
 
         try:
             context = self.entry.parsed(args)

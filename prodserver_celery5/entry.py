@@ -72,15 +72,18 @@ class Entry:
         """The app that ``celery -A`` finds: ``APP`` has to be a string."""
         from celery.utils.imports import symbol_by_name
 
-        from .options.command import private
+        from .options.errors import private
 
         import_from_cwd = private("celery.utils.imports", "import_from_cwd")
         find_app = private("celery.app.utils", "find_app")
-        module = str(self.app_name).partition(":")[0]
+        module, colon, _ = str(self.app_name).partition(":")
         try:
             _import(import_from_cwd, module)
             try:
-                app: Celery = find_app(self.app_name, symbol_by_name, import_from_cwd)
+                if colon:
+                    app: Celery = symbol_by_name(self.app_name, imp=import_from_cwd)
+                else:
+                    app = find_app(self.app_name, symbol_by_name, import_from_cwd)
             except AttributeError:
                 # Celery has looked there, too, and swallowed the reason.
                 _import(import_from_cwd, f"{module}.celery")
@@ -133,16 +136,7 @@ class Entry:
     @cached_property
     def context(self) -> click.Context:
         """ARGS and what follows them, as Celery reads them; raises `OptionError`."""
-        from .options.command import OptionError
-
-        own = self.own_context
-        if not self.extra:
-            return own
-        try:
-            return self.command.parse(self.words)
-        except OptionError as exc:
-            exc.where = exc.where._replace(place=COMMAND_LINE)
-            raise
+        return self._parse(self.words) if self.extra else self.own_context
 
     def where(self, option: str) -> Where | None:
         """Tell that an option's value comes from the command line, if it does.
@@ -150,6 +144,8 @@ class Entry:
         Args:
             option: the name of the parameter, such as ``"schedule_filename"``.
         """
+        if not self.extra:
+            return None
         own, both = (
             {**context.meta["celery"], **context.params}.get(option)
             for context in (self.own_context, self.context)
@@ -165,9 +161,17 @@ class Entry:
         Raises:
             OptionError: Celery cannot read them.
         """
-        if list(words) == self.words:
-            return self.context
-        return self.command.parse(words)
+        return self.context if list(words) == self.words else self._parse(words)
+
+    def _parse(self, words: Sequence[str]) -> click.Context:
+        from .options.errors import OptionError
+
+        try:
+            return self.command.parse(words)
+        except OptionError as exc:
+            self.own_context  # noqa: B018 - their own mistake is that of ARGS
+            exc.where = exc.where._replace(place=COMMAND_LINE)
+            raise
 
 
 def _import(import_from_cwd: Callable[[str], Any], module: str) -> None:

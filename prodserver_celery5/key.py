@@ -40,7 +40,7 @@ class Key(ABC):
     not, so what the feature needs is imported where it is used.
 
     Attributes:
-        name: the key, such as ``"GRACE_SECONDS"``.
+        name: the key, as it stands in an entry.
         takes: the values it takes, as they follow "It takes".
         id: the id of a finding about any other value.
     """
@@ -86,7 +86,7 @@ class Key(ABC):
         """Find what is wrong with this key of an entry."""
         if not entry.gives(self.name):
             return
-        from .options.command import PrivateNameError
+        from .options.errors import PrivateNameError
 
         try:
             self.read(entry)

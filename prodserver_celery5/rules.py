@@ -40,9 +40,9 @@ def look(entry: Entry, keys: Sequence[Key], rules: Sequence[Rule]) -> Iterator[F
         rules: its program's rules; they see only entries whose APP and ARGS are right.
     """
     from .options import rules as of_options
-    from .options.command import PrivateNameError
+    from .options.errors import PrivateNameError
 
-    known = [*UPSTREAM, *(key.name for key in keys)]
+    known = [*UPSTREAM, *sorted(key.name for key in keys)]
     for key in entry.config:
         if key not in known:
             message = f"the key {shown(key)} is unknown."

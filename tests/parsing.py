@@ -7,8 +7,9 @@ from typing import Any
 import click
 from celery import Celery
 
-from prodserver_celery5 import findings
-from prodserver_celery5.options.command import Command, OptionError, import_pool
+from prodserver_celery5.options.command import Command, import_pool
+from prodserver_celery5.options.errors import OptionError
+from prodserver_celery5.options.rules import mistakes as each_mistake
 from prodserver_celery5.options.spelling import spell
 
 __all__ = ("mistakes", "parse", "words")
@@ -33,5 +34,5 @@ def mistakes(program: str, app: Celery, args: Any) -> list[OptionError]:
     try:
         command.parse(spell(command, args))
     except OptionError as exc:
-        return list(findings.mistakes(command, args, exc))
+        return list(each_mistake(command, args, exc))
     return []

@@ -36,7 +36,7 @@ class _HeartbeatFile(Key):
         Raises:
             TypeError, ValueError: it is not the path of a file.
         """
-        from ..options.command import private
+        from ..options.errors import private
 
         value = resolved(entry.config[self.name])
         if not isinstance(value, str):
@@ -103,7 +103,7 @@ class _HeartbeatFile(Key):
             CommandError: the file cannot be used.
             OptionError: this Celery has no place for it.
         """
-        from ..options.command import PrivateNameError
+        from ..options.errors import PrivateNameError
 
         heartbeat = self._heartbeat(start.entry)
         start.say = heartbeat.say

@@ -9,7 +9,7 @@ from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..options.command import private
+from ..options.errors import private
 from .report import (
     CONNECTING,
     READY,

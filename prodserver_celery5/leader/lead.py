@@ -26,7 +26,7 @@ from django.db import InterfaceError, OperationalError, router, transaction
 from django.db.models import F
 
 from ..findings import Where
-from ..options.command import OptionError, private
+from ..options.errors import OptionError, private
 from ..process import restart
 from .locks import LEASE, Lock, RefusedError, UnavailableError
 

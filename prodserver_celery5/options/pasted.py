@@ -39,7 +39,7 @@ def whole_line(words: Sequence[str], program: str) -> str:
             re.match("-[Ab]|--(app|broker)=", word)
         ):
             kept.append(word)
-    hint = f'Write "{shlex.join(kept)}".' if kept else "Leave ARGS out."
+    hint = f'Write "{shlex.join(kept)}".' if kept else "None of it is needed."
     if before and words[0] != "exec":
         hint += f" What stands before celery ({words[0]} …) stays in the Procfile."
     return hint + other

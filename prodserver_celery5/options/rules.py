@@ -16,13 +16,8 @@ from ..findings import Finding, Rule, Where
 from ..process import green
 from ..values import reason, told
 from . import pasted
-from .command import (
-    Command,
-    OptionError,
-    PrivateNameError,
-    UnknownOptionError,
-    private,
-)
+from .command import Command
+from .errors import OptionError, PrivateNameError, UnknownOptionError, private
 from .spelling import spell, where_is
 
 __all__ = (

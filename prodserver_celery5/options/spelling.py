@@ -15,7 +15,9 @@ from click.types import FloatParamType, IntParamType
 
 from .. import redaction, values
 from ..findings import Where
-from .command import Command, OptionError, UnknownOptionError, normal, private
+from .command import Command
+from .declared import normal
+from .errors import OptionError, UnknownOptionError, private
 
 __all__ = ("followed", "spell", "where_is")
 

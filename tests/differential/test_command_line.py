@@ -27,7 +27,8 @@ from celery.bin.celery import celery
 from celery.bin.worker import Autoscale
 from click.types import FloatParamType, IntParamType
 
-from prodserver_celery5.options.command import OptionError, command_line, run
+from prodserver_celery5.options.command import command_line, run
+from prodserver_celery5.options.errors import OptionError
 from tests.parsing import mistakes, parse
 
 COMMANDS = {"worker": worker.worker, "beat": beat.beat}

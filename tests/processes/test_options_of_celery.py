@@ -310,7 +310,7 @@ def test_traceback_shows_the_chain(deployment: Deployment) -> None:
     assert done.returncode == 1
     for error in (
         "click.exceptions.BadParameter",
-        "prodserver_celery5.options.command.OptionError",
+        "prodserver_celery5.options.errors.OptionError",
         "prodserver_celery5.findings.Finding",
         "django.core.management.base.CommandError: worker: ARGS['time-limit'] = 'long'",
     ):  # fmt: skip

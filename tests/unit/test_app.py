@@ -10,7 +10,7 @@ import pytest
 from django.utils.functional import lazystr
 
 from prayer_room_api.celery import app
-from prodserver_celery5 import findings
+from prodserver_celery5 import rules
 from prodserver_celery5.entry import Entry
 
 
@@ -37,12 +37,16 @@ def test_each_spelling_finds_the_app(program: str, name: str) -> None:
         (app, "E004", "APP is <Celery"),
         ("nowhere", "E004", "No module named 'nowhere'"),
         ("prayer_room_api.celery:ap", "E004", "has no attribute 'ap'"),
-        ("prayer_room_api.celery.ap", "E004", "has no attribute 'ap'"),
+        (
+            "prayer_room_api.celery.ap",
+            "E004",
+            "'prayer_room_api.celery' is not a package",
+        ),
         ("prayer_room_api.models:Digest", "E005", "not a Celery app"),
     ],
 )
 def test_anything_else_is_a_finding(name: object, id_: str, reason: str) -> None:
-    (finding,) = findings.app(Entry("worker", {"APP": name}))
+    (finding,) = rules.app(Entry("worker", {"APP": name}))
     assert finding.id == id_
     assert finding.names == ("worker",)
     assert reason in str(finding)
@@ -93,7 +97,7 @@ def test_the_reason_of_a_module_that_raises(
     (package / "__init__.py").write_text("from . import celery" if imported else "")
     (package / "celery.py").write_text(code)
     name = spelling.format(package.name)
-    (finding,) = findings.app(Entry("worker", {"APP": name}))
+    (finding,) = rules.app(Entry("worker", {"APP": name}))
     assert finding.message.startswith(f"APP = {name!r} cannot be imported: ")
     assert reason in finding.message
 
@@ -107,11 +111,11 @@ def test_an_app_that_is_named_like_something_installed(
 ) -> None:
     # Once accessed, it is cached in the module, where Celery would find it.
     monkeypatch.delitem(vars(celery), "current_app", raising=False)
-    (finding,) = findings.app(Entry("worker", {"APP": name}))
+    (finding,) = rules.app(Entry("worker", {"APP": name}))
     assert finding.message.endswith(f"module {name!r} has no attribute 'celery'")
 
 
 @pytest.mark.parametrize("name", [".", ":", "a..b", ":app", "a:", " "])
 def test_an_app_that_is_no_name(name: str) -> None:
-    (finding,) = findings.app(Entry("worker", {"APP": name}))
+    (finding,) = rules.app(Entry("worker", {"APP": name}))
     assert finding.message.startswith(f"APP = {name!r} cannot be imported: ")

@@ -27,8 +27,10 @@ from django.utils.functional import SimpleLazyObject
 from kombu import Connection
 from kombu.asynchronous.timer import Timer
 
+from prodserver_celery5.entry import Entry
 from prodserver_celery5.grace import shutdown as module
-from prodserver_celery5.grace.shutdown import Grace, apply, give_back, seconds_of
+from prodserver_celery5.grace.key import GraceSeconds
+from prodserver_celery5.grace.shutdown import Grace, apply, give_back
 
 ENDED = ["alone 60", "exit 0"]
 
@@ -95,7 +97,8 @@ def request(id: str, late: bool = True, **more: Any) -> Request:
 
 def test_the_seconds_of_a_time() -> None:
     values = 1, Decimal("2.5"), timedelta(minutes=1), SimpleLazyObject(lambda: 25)
-    assert [seconds_of(value) for value in values] == [1, 2.5, 60, 25]
+    entries = [Entry("worker", {"GRACE_SECONDS": value}) for value in values]
+    assert [GraceSeconds().read(entry) for entry in entries] == [1, 2.5, 60, 25]
 
 
 def test_it_hears_of_the_worker_by_its_signals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from celery.bin.worker import worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prodserver_celery5.options.command import Command, OptionError
+from prodserver_celery5.options.command import Command
+from prodserver_celery5.options.errors import OptionError
 from tests import parsing
 
 settings.register_profile(

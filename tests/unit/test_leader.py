@@ -29,16 +29,19 @@ from django.db import (
     connection,
     connections,
 )
+from django.utils.module_loading import import_string
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entry import Entry
+from prodserver_celery5.key import Start
 from prodserver_celery5.leader import lead as leader
 from prodserver_celery5.leader import locks
+from prodserver_celery5.leader.key import LeaderLock
 from prodserver_celery5.leader.locks import RefusedError, UnavailableError, lock_of
-from prodserver_celery5.options.command import OptionError
+from prodserver_celery5.options.errors import OptionError
 from prodserver_celery5.process import restart
 
 PATH = "prodserver_celery5.backends.CeleryBeat"
@@ -73,7 +76,7 @@ def found(settings: Any, entry: dict[str, Any]) -> list[checks.CheckMessage]:
     return check_processes()
 
 
-@pytest.mark.parametrize("alias", ["defualt", None, 5, ["default"]])
+@pytest.mark.parametrize("alias", ["defualt", 5, ["default"]])
 def test_no_such_alias(
     settings: Any, beat: dict[str, Any], databases: dict[str, Any], alias: Any
 ) -> None:
@@ -211,12 +214,7 @@ def test_a_worker_has_no_such_key(settings: Any, beat: dict[str, Any]) -> None:
 def entered(entry: dict[str, Any], settings: Any, **processes: Any) -> locks.Lock:
     """Return the lock that a beat with an entry would use."""
     settings.PRODUCTION_PROCESSES = processes
-    made = Entry("beat", entry)
-    made.app.Beat.Service = object
-    leader.enter(made, made.context)
-    lead = made.app.Beat.Service.start.__closure__[1].cell_contents
-    assert isinstance(lead, leader.Lead)
-    return lead.lock
+    return LeaderLock().read(CeleryBeat(**entry).entry)
 
 
 def test_the_name_has_app_and_key_and_nothing_of_args(
@@ -238,22 +236,57 @@ def test_the_name_has_app_and_key_and_nothing_of_args(
     ]  # fmt: skip
 
 
+class RegionalBeat(CeleryBeat):
+    """A backend with a key of its own, which changes ARGS."""
+
+    def __init__(self, REGION: str, **config: Any) -> None:  # noqa: N803 - a key
+        config["ARGS"] = {**config["ARGS"], "pidfile": f"{REGION}.pid"}
+        super().__init__(**config)
+
+
+@pytest.mark.usefixtures("databases")
+@pytest.mark.parametrize("name", ["beat", "nightly", "beat-eu", "beat-us"])
+def test_the_name_is_the_word_that_was_typed(
+    settings: Any, beat: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whether entries are equal, or the environment changed one, or a backend did."""
+    path = f"{__name__}.RegionalBeat"
+    settings.PRODUCTION_PROCESSES = processes = {
+        "beat": beat,
+        "nightly": dict(beat),
+        "beat-eu": {**beat, "BACKEND": path, "REGION": "eu"},
+        "beat-us": {**beat, "BACKEND": path, "REGION": "us"},
+        "worker": {**beat, "BACKEND": "prodserver_celery5.backends.CeleryWorker"},
+    }
+    monkeypatch.setattr(sys, "argv", ["manage.py", "worker", "worker", name])
+    backend = import_string(processes[name]["BACKEND"])
+    for loglevel in ("INFO", "DEBUG"):
+        given = {**processes[name], "ARGS": {**beat["ARGS"], "loglevel": loglevel}}
+        assert LeaderLock().read(backend(**given).entry).name == f"shop\0{name}"
+
+
 @pytest.mark.usefixtures("databases")
 def test_what_a_beat_hands_to_its_lead(
     settings: Any, beat: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.PRODUCTION_PROCESSES = {}
     entry = Entry("beat", {**beat, "ARGS": {"pidfile": "beat.pid"}})
+    start = Start(entry, entry.context)
     made: list[tuple[Any, ...]] = []
 
     def lead(*args: Any) -> None:
         made.append(args)
 
     monkeypatch.setattr(leader, "Lead", lead)
-    leader.enter(entry, entry.context, print)
+    LeaderLock().prepare(start)
     ((lock, pidfile, say),) = made
     assert lock._path, "it has tried to connect"
-    assert (pidfile, say) == ("beat.pid", print)
+    assert pidfile == "beat.pid"
+    # Whatever comes to listen after that.
+    said: list[str] = []
+    start.say = said.append
+    say("leading")
+    assert said == ["leading"]
 
 
 @pytest.mark.usefixtures("databases")
@@ -268,12 +301,13 @@ def test_a_database_that_refuses_stops_the_start(
 
     monkeypatch.setattr(locks._SQLiteLock, "connect", connect)
     entry = Entry("beat", beat)
+    start = Start(entry, entry.context)
     if error is UnavailableError:
-        leader.enter(entry, entry.context)
+        LeaderLock().prepare(start)
         return
     with pytest.raises(OptionError) as refused:
-        leader.enter(entry, entry.context)
-    assert (refused.value.where, str(refused.value), refused.value.hint) == (
+        LeaderLock().prepare(start)
+    assert (str(refused.value.where), str(refused.value), refused.value.hint) == (
         "LEADER_LOCK = 'default'", "a replica.", "Go."
     )  # fmt: skip
 

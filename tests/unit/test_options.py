@@ -21,13 +21,8 @@ from celery.local import Proxy
 from django.utils.functional import SimpleLazyObject, lazy, lazystr
 
 from prodserver_celery5 import redaction
-from prodserver_celery5.options.command import (
-    Command,
-    OptionError,
-    UnknownOptionError,
-    command_line,
-    run,
-)
+from prodserver_celery5.options.command import Command, command_line, run
+from prodserver_celery5.options.errors import OptionError, UnknownOptionError
 from tests import parsing
 
 
@@ -312,7 +307,7 @@ COMMA = "an element cannot contain a comma: Celery would split it in two."
 )
 def test_what_no_option_takes(app: Celery, args: Any, where: str, message: str) -> None:
     found = error(app, args)
-    assert (found.where, str(found)) == (where, message)
+    assert (str(found.where), str(found)) == (where, message)
     with pytest.raises(OptionError):
         parsing.words("worker", app, args)
 
@@ -364,7 +359,7 @@ def test_a_value_that_cannot_be_had(
     app: Celery, make: Any, where: str, message: str
 ) -> None:
     found = error(app, make())
-    assert found.where.startswith(where)
+    assert str(found.where).startswith(where)
     assert str(found).startswith(message)
     assert "\n" not in f"{found.where} {found}"
 
@@ -400,7 +395,7 @@ def test_what_celery_does_not_take(
     app: Celery, args: Any, where: str, message: str
 ) -> None:
     found = error(app, args)
-    assert (found.where, str(found)) == (where, message)
+    assert (str(found.where), str(found)) == (where, message)
     with pytest.raises(OptionError):
         parse(app, args)
 
@@ -459,7 +454,7 @@ VERSION = celery.__version__
 def test_an_unknown_key(app: Celery, program: str, key: str, nearest: str) -> None:
     found = error(app, {key: 1}, program)
     assert isinstance(found, UnknownOptionError)
-    assert found.where == f"ARGS[{key!r}] = 1"
+    assert str(found.where) == f"ARGS[{key!r}] = 1"
     assert str(found) == f"Celery {VERSION}'s {program} has no such option."
     assert found.hint == nearest
 
@@ -467,7 +462,7 @@ def test_an_unknown_key(app: Celery, program: str, key: str, nearest: str) -> No
 @pytest.mark.parametrize("words", ["--concurency=4", ["--concurency", "4"]])
 def test_an_unknown_word(app: Celery, words: Any) -> None:
     found = error(app, words)
-    assert found.where == "--concurency"
+    assert str(found.where) == "ARGS --concurency"
     assert found.hint == "Did you mean 'concurrency'?"
 
 
@@ -475,7 +470,7 @@ def test_an_unknown_word(app: Celery, words: Any) -> None:
 def test_a_key_that_is_no_name(app: Celery, key: Any) -> None:
     found = error(app, {key: True})
     assert isinstance(found, UnknownOptionError)
-    assert found.where == f"ARGS[{key!r}] = True"
+    assert str(found.where) == f"ARGS[{key!r}] = True"
     assert str(found) == "a key must be an option's long name."
 
 
@@ -491,14 +486,14 @@ def test_a_key_that_is_no_name(app: Celery, key: Any) -> None:
 def test_the_same_option_twice(app: Celery, first: str, second: str) -> None:
     value = "x" if first.startswith("schedule") else True
     found = error(app, {first: value, second: value})
-    assert found.where == f"ARGS[{second!r}] = {value!r}"
+    assert str(found.where) == f"ARGS[{second!r}] = {value!r}"
     assert str(found) == f"this is the same option as {first!r}."
 
 
 def test_every_mistake_is_found(app: Celery) -> None:
     app.user_options["worker"].add(click.Option(["--own"], required=True))
     args = {"concurency": 1, "beat": 2, "queues": ["a"], "time-limit": "x"}
-    wheres = [found.where for found in parsing.mistakes("worker", app, args)]
+    wheres = [str(found.where) for found in parsing.mistakes("worker", app, args)]
     assert wheres == [
         "ARGS['concurency'] = 1", "ARGS['beat'] = 2", "ARGS['time-limit'] = 'x'"
     ]  # fmt: skip
@@ -507,9 +502,9 @@ def test_every_mistake_is_found(app: Celery) -> None:
 
 def test_a_long_value_is_shortened(app: Celery) -> None:
     for length in (98, 500):
-        where = error(app, {"beat": "x" * length}).where
+        where = str(error(app, {"beat": "x" * length}).where)
         assert where == f"ARGS['beat'] = '{'x' * 98}…"
-    assert error(app, {"beat": "x" * 97}).where == f"ARGS['beat'] = '{'x' * 97}'"
+    assert str(error(app, {"beat": "x" * 97}).where) == f"ARGS['beat'] = '{'x' * 97}'"
 
 
 # Options of `celery` itself
@@ -536,12 +531,12 @@ def test_broker_and_result_backend_have_settings(
     for key, setting in (("broker", broker), ("result-backend", backend)):
         found = error(app, {key: "redis://"}, program)
         assert isinstance(found, UnknownOptionError)
-        assert found.where == f"ARGS[{key!r}] = 'redis://'"
+        assert str(found.where) == f"ARGS[{key!r}] = 'redis://'"
         assert str(found) == "this is an option of `celery` itself."
         assert found.hint == f"Set {setting} in the settings instead."
         words = error(app, f"--{key} redis://", program)
         assert (str(words), words.hint) == (str(found), found.hint)
-        assert words.where == f"--{key}"
+        assert str(words.where) == f"ARGS --{key}"
 
 
 ITS_OWN = "this is for an app that `celery` creates; APP has one.", "Remove it."
@@ -566,11 +561,11 @@ def test_what_has_no_place_in_args(
         found = error(app, {key: value}, program)
         assert isinstance(found, UnknownOptionError)
         assert (str(found), found.hint) == message
-        assert found.where == f"ARGS[{key!r}] = {value!r}"
+        assert str(found.where) == f"ARGS[{key!r}] = {value!r}"
         words = [f"--{key}"] if value in (True, None) else [f"--{key}", value]
         found = error(app, words, program)
         assert (str(found), found.hint) == message
-        assert found.where == f"--{key}"
+        assert str(found.where) == f"ARGS --{key}"
 
 
 def test_what_is_honoured(app: Celery) -> None:
@@ -638,16 +633,16 @@ def test_a_variable_that_celery_refuses(
 ) -> None:
     monkeypatch.setenv("CELERY_WORKER_PREFETCH_MULTIPLIER", "many")
     found = error(app, {"beat": True})
-    assert found.where == "CELERY_WORKER_PREFETCH_MULTIPLIER = 'many'"
+    assert str(found.where) == "CELERY_WORKER_PREFETCH_MULTIPLIER = 'many'"
     assert str(found) == invalid(click.INT, "many")
     assert parsing.mistakes("beat", app, {}) == []
     monkeypatch.setenv("NO_COLOR", "perhaps")
-    assert error(app, None, "beat").where == "NO_COLOR = 'perhaps'"
+    assert str(error(app, None, "beat").where) == "NO_COLOR = 'perhaps'"
     monkeypatch.delenv("NO_COLOR")
     for variable in ("CELERY_NO_COLOR", "CELERY_QUIET"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, "perhaps")
-            assert error(app, None, "beat").where == f"{variable} = 'perhaps'"
+            assert str(error(app, None, "beat").where) == f"{variable} = 'perhaps'"
 
 
 def test_a_variable_that_args_override_hides_no_mistake(
@@ -655,18 +650,20 @@ def test_a_variable_that_args_override_hides_no_mistake(
 ) -> None:
     monkeypatch.setenv("CELERY_WORKER_CONCURRENCY", "many")
     args = {"concurrency": 2, "time-limit": "long"}
-    assert error(app, args).where == "ARGS['time-limit'] = 'long'"
-    assert error(app, {"time-limit": "long"}).where == "ARGS['time-limit'] = 'long'"
-    assert error(app, {"beat": True}).where == "CELERY_WORKER_CONCURRENCY = 'many'"
+    assert str(error(app, args).where) == "ARGS['time-limit'] = 'long'"
+    assert (
+        str(error(app, {"time-limit": "long"}).where) == "ARGS['time-limit'] = 'long'"
+    )
+    assert str(error(app, {"beat": True}).where) == "CELERY_WORKER_CONCURRENCY = 'many'"
     args = {"concurrency": 2, "time-limit": "long", "queues": ["a"]}
     (wrong,) = parsing.mistakes("worker", app, args)
-    assert wrong.where == "ARGS['time-limit'] = 'long'"
+    assert str(wrong.where) == "ARGS['time-limit'] = 'long'"
     # Of a secret option, both are told in the same words.
     app.user_options["worker"].add(click.Option(["--api-token"], type=int))
     monkeypatch.setenv("CELERY_WORKER_API_TOKEN", "many")
     args = {"concurrency": 2, "api-token": "long"}
     (wrong,) = parsing.mistakes("worker", app, args)
-    assert wrong.where == "ARGS['api-token'] = **"
+    assert str(wrong.where) == "ARGS['api-token'] = **"
 
 
 def test_the_value_of_a_secret_variable_is_not_shown(
@@ -676,7 +673,7 @@ def test_the_value_of_a_secret_variable_is_not_shown(
     app.user_options["worker"].add(option)
     monkeypatch.setenv("SHOP_TOKEN", "s3cret")
     wrong = error(app, {})
-    assert wrong.where == "SHOP_TOKEN = **"
+    assert str(wrong.where) == "SHOP_TOKEN = **"
     assert str(wrong) == "it does not take this value."
 
 
@@ -698,10 +695,10 @@ def test_an_option_that_refuses_a_value_the_way_click_documents(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app.user_options["worker"].add(click.Option(["--own"], callback=refuse))
-    assert error(app, "--own=x").where == "ARGS --own"
+    assert str(error(app, "--own=x").where) == "ARGS --own"
     monkeypatch.setenv("CELERY_WORKER_OWN", "x")
     (wrong,) = parsing.mistakes("worker", app, {"concurrency": 2, "queues": ["a"]})
-    assert (wrong.where, str(wrong)) == ("CELERY_WORKER_OWN = 'x'", "not x")
+    assert (str(wrong.where), str(wrong)) == ("CELERY_WORKER_OWN = 'x'", "not x")
 
 
 def test_an_option_of_a_class_of_its_own(app: Celery) -> None:
@@ -903,7 +900,9 @@ def test_no_password_in_an_error(app: Celery, args: Any) -> None:
 
 def test_a_value_under_a_secret_name_is_not_shown(app: Celery) -> None:
     app.user_options["worker"].add(click.Option(["--my-password"]))
-    assert error(app, {"my-password": ["s3cret"]}).where == "ARGS['my-password'] = **"
+    assert (
+        str(error(app, {"my-password": ["s3cret"]}).where) == "ARGS['my-password'] = **"
+    )
 
 
 # Options of an app's own bootsteps, as Celery documents them
@@ -913,7 +912,7 @@ def test_an_own_option_whose_default_is_wrong(app: Celery) -> None:
     """Neither ARGS nor a variable is to blame."""
     app.user_options["worker"].add(click.Option(["--own"], type=int, default="x"))
     (wrong,) = parsing.mistakes("worker", app, {"concurrency": 2})
-    assert wrong.where == "ARGS --own"
+    assert str(wrong.where) == "ARGS --own"
 
 
 def test_an_own_option_that_opens_a_file(app: Celery, tmp_path: Path) -> None:
@@ -949,8 +948,8 @@ def test_an_own_option_reaches_a_bootstep(
 def test_an_own_option_that_has_to_be_given(app: Celery) -> None:
     app.user_options["worker"].add(click.Option(["--own-key"], required=True))
     missing = error(app, {"concurrency": 2})
-    assert missing.where == "ARGS --own-key"
+    assert str(missing.where) == "ARGS --own-key"
     assert "Missing option" in str(missing)
     wrong = error(app, {"own-key": "1", "concurency": 2})
-    assert wrong.where == "ARGS['concurency'] = 2"
+    assert str(wrong.where) == "ARGS['concurency'] = 2"
     assert parsing.mistakes("worker", app, {"own-key": "1"}) == []

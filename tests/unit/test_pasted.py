@@ -22,7 +22,7 @@ from prodserver_celery5.process import prefork
 Row = tuple[Any, "str | None", str]
 
 SHELL = "ARGS are not read by a shell"
-ONLY = "they take only what follows `celery worker`."
+ONLY = "only what follows `celery worker` belongs here."
 
 WORKER: list[Row] = [
     # Shell variables
@@ -38,12 +38,12 @@ WORKER: list[Row] = [
     ({"logfile": "~/no-such-folder/x.log"}, "W003", "Nothing expands ~: write Path.home()."),
     ("-n price$", None, "-n price$"),
     # The whole line
-    ("celery -A proj worker -l INFO", "E007", f"begin with 'celery': {ONLY} Write \"-l INFO\"."),
+    ("celery -A proj worker -l INFO", "E007", f"word 'celery': {ONLY} Write \"-l INFO\"."),
     ("celery -A proj --workdir=/ -q worker -E", "E007", 'Write "--workdir=/ -q -E".'),
-    ("celery -A proj worker", "E007", "Leave ARGS out."),
+    ("celery -A proj worker", "E007", "None of it is needed."),
     ("celery --app=proj -bredis:// worker -E", "E007", 'Write "-E".'),
     ("/usr/bin/celery -A proj worker -E", "E007", 'Write "-E".'),
-    ("exec celery -A proj worker -l INFO", "E007", "begin with 'exec': "),
+    ("exec celery -A proj worker -l INFO", "E007", "word 'exec': "),
     ("REMAP_SIGTERM=SIGQUIT celery -A proj worker -E", "E007",
      'Write "-E". What stands before celery (REMAP_SIGTERM=SIGQUIT …) stays in the Proc'),
     ("newrelic-admin run-program celery -A proj worker -E", "E007",
@@ -128,7 +128,10 @@ def test_what_is_pasted(
     ("args", "hint"),
     [
         ("exec celery -A proj worker -l INFO", 'Write "-l INFO".'),
-        ("nice celery worker", "Leave ARGS out. What stands before celery (nice …)"),
+        (
+            "nice celery worker",
+            "None of it is needed. What stands before celery (nice …)",
+        ),
     ],
 )
 def test_what_stands_before_celery(settings: Any, args: str, hint: str) -> None:

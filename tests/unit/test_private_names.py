@@ -15,8 +15,8 @@ from celery import Celery, __version__
 from django.core.management import CommandError
 
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
-from prodserver_celery5.options import command
-from prodserver_celery5.options.command import OptionError
+from prodserver_celery5.options import errors
+from prodserver_celery5.options.errors import OptionError
 from prodserver_celery5.process import prefork, restart
 
 from .test_rooms import PACKAGE
@@ -59,7 +59,7 @@ def worker(app: str, args: dict[str, Any]) -> CeleryWorker:
 def test_each_private_name_has_its_row() -> None:
     """And everything else that is imported from Celery is documented."""
     asked, imported = set(), set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "private":
                 asked.add(".".join(map(ast.literal_eval, node.args)))
@@ -89,7 +89,7 @@ def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         rest = {key: value for key, value in vars(real).items() if key != name}
         return SimpleNamespace(**rest)
 
-    monkeypatch.setattr(command, "import_module", without)
+    monkeypatch.setattr(errors, "import_module", without)
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,4 @@ def test_only_a_heartbeat_needs_it(
     backend = worker("prayer_room_api", args)
     with pytest.raises(OptionError, match=f" has no {name}, which this") as stopped:
         backend.prepare(backend.entry.context, [])
-    assert stopped.value.where == where
+    assert str(stopped.value.where) == where

@@ -278,7 +278,7 @@ def test_what_runs_the_program_puts_no_word_back(
     started.setattr(sys, "orig_argv", ["python", "wrapper.py", "manage.py", "x"])
     (tmp_path / "wrapper.py").touch()
     (tmp_path / "manage.py").write_text(
-        "from prodserver_celery5 import restart; restart.prepare()"
+        "from prodserver_celery5.process import restart; restart.prepare()"
     )
     runpy.run_path(str(tmp_path / "manage.py"), run_name="__main__")
     assert sys.argv == [str(tmp_path / "wrapper.py"), "manage.py", "x"]

@@ -22,18 +22,17 @@ import pytest
 from celery import Celery, concurrency, signals
 from django.core.management import CommandError
 
-from prodserver_celery5 import (
-    arguments,
-    command,
-    grace,
-    leader,
-    loops,
-    prefork,
-    restart,
-)
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entry import Entry
+from prodserver_celery5.grace import shutdown
+from prodserver_celery5.heartbeat import loops
+from prodserver_celery5.heartbeat.key import WorkerHeartbeat
+from prodserver_celery5.key import Start
+from prodserver_celery5.leader import lead
+from prodserver_celery5.options import command, spelling
+from prodserver_celery5.options.errors import OptionError
+from prodserver_celery5.process import prefork, restart
 from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 from tests import parsing
 from tests.deployment import is_alive, wait_until
@@ -137,9 +136,9 @@ def test_a_mistake_that_celery_finds(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(concurrency.ALIASES, "solo", "own_pool:Pool")
     app = Celery("proj", set_as_current=False)
-    with pytest.raises(command.OptionError) as raised:
+    with pytest.raises(OptionError) as raised:
         command.import_pool(command.Command("worker", app).parse(words))
-    assert raised.value.where == where
+    assert str(raised.value.where) == where
     assert re.search(f"{message}$", str(raised.value))
 
 
@@ -149,7 +148,7 @@ def test_a_mistake_in_a_variable_that_celery_does_not_name(
     monkeypatch.setenv("CELERY_WORKER_AUTOSCALE", "a,b")
     app = Celery("proj", set_as_current=False)
     (mistake,) = parsing.mistakes("worker", app, {"concurrency": 2})
-    assert mistake.where == "CELERY_WORKER_AUTOSCALE = 'a,b'"
+    assert str(mistake.where) == "CELERY_WORKER_AUTOSCALE = 'a,b'"
     assert str(mistake).startswith("Celery cannot read it (")
     assert str(mistake).endswith("It takes <min workers>, <max workers>.")
 
@@ -240,7 +239,7 @@ def test_no_password_of_a_variable_in_a_mistake(
     monkeypatch.setenv("CELERY_WORKER_PREFETCH_MULTIPLIER", secret)
     app = Celery("proj", set_as_current=False)
     (mistake,) = parsing.mistakes("worker", app, None)
-    assert mistake.where.endswith(" = 'amqp://me:**@host//'")
+    assert str(mistake.where).endswith(" = 'amqp://me:**@host//'")
     assert "s3cret" not in f"{mistake} {mistake.hint}"
 
 
@@ -272,7 +271,9 @@ def test_the_processes_of_a_mistake_at_start_are_all_named(settings: Any) -> Non
         "APP": "prayer_room_api",
     }
     settings.PRODUCTION_PROCESSES = {"one": entry, "two": entry}
-    with pytest.raises(CommandError, match=r"^one, two: --nosuch: "):
+    with pytest.raises(
+        CommandError, match=r"^one, two: on the command line, --nosuch: "
+    ):
         CeleryWorker(**entry).start_server("--nosuch")
 
 
@@ -293,7 +294,7 @@ def test_an_entry_is_looked_at_once(
         monkeypatch.setattr(owner, name, counting)
 
     count(celery.app.utils, "find_app")
-    count(arguments, "spell")
+    count(spelling, "spell")
     count(command.Command, "parse")
     entry = {"APP": "prayer_room_api", "ARGS": {"concurrency": 2}}
     ended(CeleryWorker(**entry))
@@ -340,21 +341,25 @@ def test_a_worker_has_its_time_to_end_in(
     ended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[float] = []
-    monkeypatch.setattr(grace, "apply", given.append)
+    monkeypatch.setattr(shutdown, "apply", given.append)
     ended(CeleryWorker(APP="prayer_room_api"))
     ended(CeleryWorker(APP="prayer_room_api", GRACE_SECONDS=timedelta(seconds=25)))
     assert given == [25.0]
 
 
-def test_a_heartbeat_begins_before_the_program(tmp_path: Path) -> None:
+def test_a_heartbeat_begins_before_the_program(
+    ended: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = {"APP": "prayer_room_api", "HEARTBEAT_FILE": tmp_path / "file"}
-    heartbeat = CeleryWorker(**entry).heartbeat()
-    assert heartbeat
+    begun: list[Any] = []
+    monkeypatch.setattr(loops, "attach_to_worker", lambda _, beat: begun.append(beat))
+    ended(CeleryWorker(**entry))
     assert " state=starting " in (tmp_path / "file").read_text()
-    heartbeat.end()
+    begun[0].end()
     (tmp_path / "file").mkdir()
+    made = CeleryWorker(**entry).entry
     with pytest.raises(CommandError) as refused:
-        CeleryWorker(**entry).heartbeat()
+        WorkerHeartbeat().prepare(Start(made, made.context))
     file = tmp_path / "file"
     assert str(refused.value) == f"worker: HEARTBEAT_FILE {file}: Is a directory."
 
@@ -366,16 +371,16 @@ def test_what_a_beat_says_reaches_whoever_listens(
     """A lead and the loop say it; a detached beat says it from where it has gone."""
     leads: list[Any] = []
     loops_: list[Any] = []
-    monkeypatch.setattr(leader, "enter", lambda entry, _, say: leads.append(say))
+    monkeypatch.setattr(lead, "enter", lambda start, _: leads.append(start))
     monkeypatch.setattr(loops, "attach_to_beat", lambda _, beat: loops_.append(beat))
     file = tmp_path / "file"
     lock = {} if args else {"LEADER_LOCK": "default"}
     ended(CeleryBeat(APP="prayer_room_api", ARGS={}, **lock))
-    assert (leads, loops_) == ([None] * len(lock), [])
+    assert (len(leads), loops_) == (len(lock), [])
     beat = CeleryBeat(APP="prayer_room_api", ARGS=args, HEARTBEAT_FILE=file, **lock)
     ended(beat)
     (heartbeat,) = loops_
-    assert leads[1:] == [heartbeat.say] * len(lock)
+    assert [start.say for start in leads[1:]] == [heartbeat.say] * len(lock)
     assert file.exists() == (not args)
     heartbeat.end()
 

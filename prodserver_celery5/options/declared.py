@@ -1,0 +1,164 @@
+"""The options of Celery's commands, declared for ARGS.
+
+Celery's own declarations are copied and stay as they are. What a copy changes: it runs
+no code of the app and imports no pool, and its errors say which option it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Final
+
+import celery
+import click
+
+from .. import redaction
+from ..findings import Where
+from .errors import OptionError, UnknownOptionError, private
+
+__all__ = (
+    "GLOBAL",
+    "SHORT",
+    "envvars",
+    "named",
+    "normal",
+    "without_code",
+    "without_import",
+)
+
+
+def normal(key: str) -> str:
+    """Return an option's name with hyphens for underscores."""
+    return key.replace("_", "-")
+
+
+def _refused(
+    name: str, reason: str, hint: str, setting: str = "", *, is_flag: bool = False
+) -> click.Option:
+    """Declare an option of ``celery`` that has no place in ARGS."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if not value:
+            return
+        name = setting
+        if namespace := ctx.obj.namespace:
+            name = f"{namespace.rstrip('_')}_{setting}"
+        elif setting:
+            # Without a namespace, Celery reads Django's settings by its old names.
+            name = private("celery.app.defaults", "_TO_OLD_KEY").get(setting, setting)
+        hinted = hint.format(setting=name.upper())
+        raise UnknownOptionError(reason, hinted, Where("ARGS", param.opts[0]))
+
+    return click.Option(
+        [name], is_flag=is_flag, callback=callback, allow_from_autoenv=False
+    )
+
+
+_GLOBAL_OPTION: Final = (
+    "this is an option of `celery` itself.",
+    "Set {setting} in the settings instead.",
+)
+_NEW_APP: Final = "this is for an app that `celery` creates; APP has one.", "Remove it."
+_ONLY_PRINTS: Final = "this prints a text and starts nothing.", "Remove it."
+
+# The options of the `celery` command itself, which stand before `worker` on its command
+# line. Celery declares them in celery.bin.celery, whose import brings every other
+# subcommand: 0.3 s and 9 MiB. Refused ones are not read from variables.
+GLOBAL: Final = click.Command(
+    "celery",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    params=[
+        click.Option(["--workdir"], type=Path),
+        click.Option(["--no-color"], is_flag=True, envvar="NO_COLOR"),
+        click.Option(["--quiet"], is_flag=True),
+        *([click.Option(["--skip-checks"], is_flag=True)] * (celery.VERSION >= (5, 3))),
+        _refused("--broker", *_GLOBAL_OPTION, "broker_url"),
+        _refused("--result-backend", *_GLOBAL_OPTION, "result_backend"),
+        _refused("--loader", *_NEW_APP),
+        _refused("--config", *_NEW_APP),
+        _refused("--app", "this has no place in ARGS.", "Use the key APP instead."),
+        _refused("--help", *_ONLY_PRINTS, is_flag=True),
+        _refused("--version", *_ONLY_PRINTS, is_flag=True),
+    ],
+)
+
+# Their short names. The command above ignores what it does not know; if it knew these,
+# it would take the letters of `-Qbeat` for options.
+SHORT: Final = {"-A": "--app", "-b": "--broker", "-C": "--no-color", "-q": "--quiet"}
+
+
+# Types of click's that convert a value by themselves, and open nothing.
+_PLAIN_TYPES: Final = (
+    *{type(kind) for kind in (click.BOOL, click.FLOAT, click.INT, click.STRING)},
+    click.Choice, click.DateTime, click.FloatRange, click.IntRange,
+)  # fmt: skip
+
+
+def without_code(param: click.Parameter) -> click.Parameter:
+    """Declare one of the app's own options so that none of the app's code runs."""
+    declared = copy.copy(param)
+    # A class of the app's own may override what click calls.
+    is_option = isinstance(param, click.Option)
+    declared.__class__ = click.Option if is_option else click.Argument
+    declared.callback = None
+    if callable(declared.default):
+        declared.default = None
+    if isinstance(declared, click.Option):
+        declared.prompt = None
+    if type(param.type) not in _PLAIN_TYPES:
+        declared.type = click.STRING
+    return declared
+
+
+def without_import(pool: click.Parameter) -> click.Parameter:
+    """Declare ``--pool`` so that its value stays a name: Celery's type imports it."""
+    named = copy.copy(pool)
+    names = getattr(pool.type, "choices", ())
+    # Celery 5.0 takes more than it names, paths of classes among them.
+    named.type = click.Choice(names) if celery.VERSION >= (5, 1) else click.STRING
+    named.imported_by = pool.type  # type: ignore[attr-defined] # for `import_pool`
+    return named
+
+
+def named(param: click.Parameter) -> click.Parameter:
+    """Declare a parameter so that its errors say which it is, and if ARGS have it."""
+    declared = copy.copy(param)
+    parse = declared.handle_parse_result
+
+    def handle_parse_result(ctx: click.Context, opts: Any, args: Any) -> Any:
+        try:
+            return parse(ctx, opts, args)
+        except OptionError:
+            raise
+        except Exception as exc:
+            given = opts.get(param.name)
+            if isinstance(exc, click.ClickException):
+                message = exc.message or exc.format_message()
+            else:
+                what = redaction.word(repr(given)) if isinstance(given, str) else "it"
+                message = f"Celery cannot read {what} ({type(exc).__name__}: {exc})."
+                if type(param.type).__module__.startswith("celery."):
+                    # Named for what `--help` shows: <min workers>, <max workers>
+                    message += f" It takes {param.type.name}."
+            if _is_secret(param) and not isinstance(exc, click.MissingParameter):
+                message = "it does not take this value."
+            absent = declared if given is None else None
+            where = Where("ARGS", param.opts[-1])
+            raise OptionError(message, "", where, absent) from exc
+
+    declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign] # a copy's
+    return declared
+
+
+def _is_secret(param: click.Parameter) -> bool:
+    """Whether a value of this parameter must not be shown."""
+    names = (str(param.name), *param.opts, *param.secondary_opts, *envvars(param))
+    return any(map(redaction.name_is_secret, names))
+
+
+def envvars(param: click.Parameter) -> list[str]:
+    """Name the variables that a parameter is declared to read."""
+    names = param.envvar
+    return [names] if isinstance(names, str) else [*(names or ())]

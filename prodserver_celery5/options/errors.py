@@ -1,0 +1,66 @@
+"""What is wrong with ARGS, or with a Celery that lacks an undocumented name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import celery
+import click
+
+from .. import redaction
+from ..findings import Where
+
+__all__ = ("OptionError", "PrivateNameError", "UnknownOptionError", "private")
+
+
+class OptionError(ValueError):
+    """A mistake in ARGS.
+
+    Args:
+        message: what is wrong, in one sentence.
+        hint: what to write instead, in one sentence; ``""`` where nobody knows.
+        where: where it is: the key and value, word or variable, as given.
+        absent: the option or argument that is wrong without being in ARGS: it is
+            required, or a variable or its own default gives it a wrong value.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        where: Where = Where(),  # noqa: B008 - a tuple
+        absent: click.Parameter | None = None,
+    ) -> None:
+        message, self.hint = (
+            redaction.text(" ".join(text.split())) for text in (message, hint)
+        )
+        super().__init__(message)
+        self.where = where._replace(what=" ".join(where.what.split()))
+        self.absent = absent
+
+
+class UnknownOptionError(OptionError):
+    """An option that the installed Celery does not have, or that ARGS cannot take."""
+
+
+class PrivateNameError(OptionError):
+    """The installed Celery lacks a name that it never promised."""
+
+
+def private(module: str, name: str) -> Any:
+    """Import a name that Celery does not document, at the place that uses it.
+
+    Args:
+        module: the module to import from, such as ``"celery.bin.base"``.
+        name: the name in that module, such as ``"CLIContext"``.
+
+    Raises:
+        PrivateNameError: this Celery does not have it.
+    """
+    try:
+        return getattr(import_module(module), name)
+    except (AttributeError, ImportError) as exc:
+        raise PrivateNameError(
+            f"Celery {celery.__version__} has no {module}.{name}, which this needs."
+        ) from exc
