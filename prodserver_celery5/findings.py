@@ -41,7 +41,7 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
     (``"W…"``) the start goes on; it is a warning of both.
 
     Args:
-        id: the system check's id, such as ``"E003"`` or ``"W100"``.
+        id: the system check's id, such as ``"E003"``.
         names: the processes that use the entry; empty for the setting as a whole.
         message: the key, the value, and what is wrong.
         hint: what to do; ``""`` where the message says it.
