@@ -104,10 +104,14 @@ def combinations() -> Iterator[Any]:
             )  # fmt: skip
 
 
-def install(session: nox.Session, group: str, *requirements: str) -> None:
+def install(
+    session: nox.Session, group: str, *requirements: str, aloud: bool = False
+) -> None:
     """Install the package, a dependency group, and further requirements."""
     groups = nox.project.dependency_groups(PYPROJECT, group)
-    session.install("-e.", *groups, *requirements)
+    if aloud:
+        session.log("Installing what the example project needs.")
+    session.install("-e.", *groups, *requirements, silent=not aloud)
 
 
 def unpack_prodservers(session: nox.Session) -> Path:
@@ -124,15 +128,15 @@ def unpack_prodservers(session: nox.Session) -> Path:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show everything at work, in under a minute, without any service."""
-    install(session, "dev", *session.posargs)
+    """Show everything at work, in under two minutes, without any service."""
+    install(session, "dev", *session.posargs, aloud=True)
     session.run("python", "-m", "dev.demo")
 
 
 @nox.session
 def serve(session: nox.Session) -> None:
     """Run the Procfile's web, worker and beat until Ctrl-C."""
-    install(session, "dev", *session.posargs)
+    install(session, "dev", *session.posargs, aloud=True)
     # nox would kill them within half a second of Ctrl-C; let tasks finish.
     session.run(
         "python", "-m", "dev.serve",

@@ -1,8 +1,10 @@
 """Shows everything at work, as a short story.
 
-A fresh database, the Procfile's three processes, requests posted over HTTP, and a
-digest email that the worker sends because a schedule in the database says so. The exit
-status is 0 if all of it happened.
+A mistake that `check` finds, the Procfile's three processes on a fresh database, the
+memory of a worker beside that of `celery worker`, requests posted over HTTP, both
+answers of the probe, a digest email that the worker sends because a schedule in the
+database says so, and a second beat that takes over. The exit status is 0 if all of it
+happened.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import json
 import os
 import re
 import secrets
+import signal
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -27,10 +31,15 @@ from typing import Any
 from dev import mails, procfile
 from dev.mails import Mailbox
 from dev.waiting import wait_until
+from docs.measure import pss
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
+CHILDREN = 8  # of each worker
 INTERVAL = 3  # seconds, for the schedule that the demonstration adds
 LOOK = 5  # seconds between beat's looks at the database
+SILENCE = 2  # seconds that the probe allows a worker; 30 by default
+TASKS = 32  # for each of the two workers that are compared
+SENDS = "Sending due task demo-digest"
 
 
 def tell(text: str) -> None:
@@ -96,10 +105,72 @@ def wait_for_email(mailbox: Mailbox, timeout: float) -> EmailMessage:
     return found
 
 
+def check_finds(mistake: str, env: dict[str, str], folder: Path) -> None:
+    """Run `manage.py check` on the settings with a mistake in them."""
+    Path(folder, "mistaken.py").write_text(
+        f"from prayer_room_api.settings import *\n{mistake}\n"
+    )
+    path = {"PYTHONPATH": str(folder), "DJANGO_SETTINGS_MODULE": "mistaken"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=procfile.ROOT, env=env | path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = re.search(r".*\(prodserver_celery5\.E\d+\).*(\n\s+HINT.*)?", done.stderr)
+    assert found, done.stderr
+    detail(f"{mistake}\n\n{found[0]}")
+    detail(f"manage.py check: exit status {done.returncode}")
+
+
+def probe(name: str, file: Path, *words: str) -> int:
+    """Ask the probe about a process, as a platform does."""
+    command = [sys.executable, "-m", "prodserver_celery5.probe", str(file), *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    detail(f"{name}: exit status {done.returncode}, {done.stdout.strip()}")
+    return done.returncode
+
+
+def compare_memory(env: dict[str, str], folder: Path) -> None:
+    """Give two workers the same work, ours and celery's, and show what they need."""
+    folder.mkdir()
+    Path(folder, "compared.py").write_text(
+        'from prayer_room_api.settings import *\nCELERY_IMPORTS = ["dev.rows"]\n'
+    )
+    path = {"PYTHONPATH": str(folder), "DJANGO_SETTINGS_MODULE": "compared"}
+    words = f"-A prayer_room_api worker -l INFO -c {CHILDREN}".split()
+    commands = {
+        "ours": ["python", "manage.py", "prodserver", "worker"],
+        "celery's": ["python", "-m", "celery", *words],
+    }
+    with ExitStack() as stack:
+        running = {}
+        for name, command in commands.items():
+            # Each has a broker of its own, with all of its messages from the start:
+            # kombu's transport of files ends a worker that reads half of one.
+            own = env | path | {"DATA_DIR": str(folder / name), "HEARTBEAT_FOLDER": ""}
+            send = f"import dev.rows\nfor _ in range({TASKS}): dev.rows.export.delay()"
+            subprocess.run(
+                [sys.executable, "-c", f"import django; django.setup()\n{send}"],
+                cwd=procfile.ROOT, env=own, check=True,
+            )  # fmt: skip
+            log = folder / f"{name}.log"
+            running[name] = stack.enter_context(
+                StartedProcess(command, log=log, cwd=procfile.ROOT, env=own)
+            )
+        for worker in running.values():
+            worker.wait_for(r"\] succeeded in", count=TASKS, timeout=120)
+        used = {name: pss(worker.pid) for name, worker in running.items()}
+    detail(f"{CHILDREN} children each, after {TASKS} tasks that held 100,000 rows:")
+    for name, mebibytes in used.items():
+        detail(f"{' '.join(commands[name]):<56}{mebibytes:>4.0f} MiB")
+    assert used["ours"] < used["celery's"], "ours needs no less"
+
+
 def main() -> None:
     began = time.monotonic()
     with ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        apart = data / "apart"
+        apart.mkdir()
         mailbox = Mailbox(data / "mails")
         port = procfile.free_port()
         env = {
@@ -108,13 +179,30 @@ def main() -> None:
             "SECRET_KEY": secrets.token_urlsafe(50),
             "ALLOWED_HOSTS": "127.0.0.1",
             "EMAIL_URL": mailbox.url,
+            "HEARTBEAT_FOLDER": str(data),
             "HOST": "127.0.0.1",
             "PORT": str(port),
             "SITE_URL": f"http://127.0.0.1:{port}",
-            "WORKER_CONCURRENCY": "2",
+            "WORKER_CONCURRENCY": str(CHILDREN),
         }
         packages = ("django-prodserver", "celery", "django", "django-celery-beat")
         tell(", ".join(f"{package} {version(package)}" for package in packages))
+
+        def start(name: str, entry: str, **other: str) -> StartedProcess:
+            return stack.enter_context(
+                StartedProcess(
+                    procfile.commands()[entry],
+                    log=data / f"{name}.log",
+                    cwd=procfile.ROOT,
+                    env=env | other,
+                    notify=True,
+                )
+            )
+
+        step("A mistake in an entry is found before anything starts")
+        check_finds(
+            'PRODUCTION_PROCESSES["worker"]["ARGS"]["concurency"] = 4', env, data
+        )
 
         step("The release phase creates a fresh database")
         procfile.release(env, data / "release.log")
@@ -124,25 +212,21 @@ def main() -> None:
         detail(f"{len(applied)} migrations, the last one {applied[-1]}")
 
         step("The Procfile's processes start")
-        running: dict[str, StartedProcess] = {}
-        for name, command in procfile.commands().items():
-            if name != "release":
-                running[name] = stack.enter_context(
-                    StartedProcess(
-                        command,
-                        log=data / f"{name}.log",
-                        cwd=procfile.ROOT,
-                        env=env,
-                        notify=True,
-                    )
-                )
+        names = [name for name in procfile.commands() if name != "release"]
+        running = {name: start(name, name) for name in names}
         api = Api(port)
         for name in ("worker", "beat"):
-            running[name].wait_until_ready()
+            running[name].wait_until_ready(timeout=60)
         api.wait_until_healthy(running["web"])
         started = time.monotonic()
         for name, process in running.items():
             detail(f"{name:<7}{' '.join(process.command)}  (pid {process.pid})")
+
+        step("Memory, with what processes share counted once")
+        if sys.platform == "linux":
+            compare_memory(env, data / "compared")
+        else:
+            detail("Only Linux tells it.")
 
         step("Someone asks for prayer, someone else gives thanks")
         api.call(
@@ -176,6 +260,16 @@ def main() -> None:
         assert [each["text"] for each in public] == ["The harvest is in."], public
         detail(f"on the public list now: “{public[0]['text']}”")
 
+        step("The probe tells a worker that works from one that only exists")
+        heartbeat = data / "worker.heartbeat"
+        assert probe("at work", heartbeat) == 0
+        running["worker"].send(signal.SIGSTOP)
+        try:
+            time.sleep(SILENCE + 1)
+            assert probe("frozen", heartbeat, "--max-age", str(SILENCE)) == 1
+        finally:
+            running["worker"].send(signal.SIGCONT)
+
         step(f"A {INTERVAL} s schedule is added to the database while beat runs")
         # Beat notices changes only from its second look at the database, which is late
         # on a busy machine.
@@ -189,7 +283,7 @@ def main() -> None:
                 ),
             )
         added = time.monotonic()
-        running["beat"].wait_for("Sending due task demo-digest", timeout=4 * LOOK)
+        running["beat"].wait_for(SENDS, timeout=4 * LOOK)
         detail(f"beat sent the first task {time.monotonic() - added:.1f} s later")
 
         step("The worker sends the digest")
@@ -200,14 +294,29 @@ def main() -> None:
         running["worker"].wait_for(r"send_moderator_digest\[\S+\] succeeded", count=2)
         detail("Next time there is nothing new, so the worker sends nothing.")
 
+        step("A second beat stands by, and takes over when the first is killed")
+        second = start("second beat", "beat", HEARTBEAT_FOLDER=str(apart))
+        second.wait_until_ready(timeout=60)
+        detail(f"the first, pid {running['beat'].pid}, leads; {second.pid} stands by")
+        sent = len(re.findall(SENDS, running["beat"].output))
+        running["beat"].kill()
+        killed = time.monotonic()
+        assert probe("the first", data / "beat.heartbeat") == 1
+        second.wait_for(SENDS)
+        detail(
+            f"the first had sent {sent}; the second sent the next one "
+            f"{time.monotonic() - killed:.1f} s after the kill"
+        )
+        running["beat"] = second
+
         step("The schedule is switched off, as a click in the admin would do")
         schedule.enabled = False
         with transaction.atomic():
             schedule.save()
         time.sleep(LOOK + 1)
-        sent = running["beat"].output.count("Sending due task demo-digest")
+        sent = second.output.count("Sending due task demo-digest")
         time.sleep(2.5 * INTERVAL)
-        after = running["beat"].output.count("Sending due task demo-digest")
+        after = second.output.count("Sending due task demo-digest")
         assert after == sent, f"beat sent {after - sent} more"
         detail(f"beat had sent {sent}, and none in the {2.5 * INTERVAL} s since")
 
