@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from prodserver_celery5.pytest_plugin.process import DEADLINE
+
 __all__ = ("wait_until",)
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 30) -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = DEADLINE) -> Any:
     """Wait until a condition is true, and return its value.
 
     Args:

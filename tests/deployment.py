@@ -13,7 +13,7 @@ import psutil
 from dev.procfile import ROOT, commands
 from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin import ProdserverFixture
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 
 __all__ = (
     "Deployment",
@@ -86,7 +86,7 @@ class Deployment:
             env=self.env | env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
 
@@ -110,7 +110,7 @@ class Deployment:
             self.notes_file.read_text().splitlines() if self.notes_file.exists() else []
         )
 
-    def wait_for_notes(self, count: int, timeout: float = 60) -> list[str]:
+    def wait_for_notes(self, count: int, timeout: float = DEADLINE) -> list[str]:
         return wait_until(lambda: len(n := self.notes()) >= count and n, timeout)
 
 
@@ -122,7 +122,7 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def wait_until_asleep(process: StartedProcess, timeout: float = 60) -> None:
+def wait_until_asleep(process: StartedProcess, timeout: float = DEADLINE) -> None:
     """Wait until a process has slept for half a second."""
     asked = psutil.Process(process.pid)
 

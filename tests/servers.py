@@ -10,6 +10,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import pytest
 
 from dev.procfile import free_port
 from dev.waiting import wait_until
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 
 __all__ = (
     "MariaDB",
@@ -129,7 +130,7 @@ class RabbitMQ:
         _wait_for_port(names_port)
         server = StartedProcess([_RABBITMQ], log=folder / "output", cwd=folder, env=env)
         stack.enter_context(server)
-        server.wait_for("Server startup complete", timeout=120)
+        server.wait_for("Server startup complete", timeout=DEADLINE)
 
     def url(self) -> str:
         """Return the address of an unused virtual host."""
@@ -219,7 +220,7 @@ class PostgreSQL:
             check=True,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
         )
         return done.stdout
 
@@ -279,7 +280,7 @@ class MariaDB:
         words += ["--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(
             words, user=self._user, cwd="/", env=_ENV, check=True,
-            capture_output=True, timeout=60,
+            capture_output=True, timeout=DEADLINE,
         )  # fmt: skip
         self.process = self._start()
         stack.callback(lambda: self.process.kill())
@@ -310,7 +311,7 @@ class MariaDB:
             check=True,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
         )
         return done.stdout.strip()
 
@@ -382,9 +383,16 @@ def _make_home(user: str | None, stack: ExitStack) -> Path:
     """Make a folder for a server, which may run as another user.
 
     Not in one of pytest's: those are private to their owner, and each new pytest makes
-    them so again.
+    them so again. Nor in a TMPDIR that another user cannot enter, such as nox's in
+    root's home.
     """
-    home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="server-")))
+    folder = Path(tempfile.gettempdir()).resolve()
+    if user and not all(
+        path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents)
+    ):
+        folder = Path("/tmp")
+    made = tempfile.TemporaryDirectory(prefix="server-", dir=folder)
+    home = Path(stack.enter_context(made))
     if user:
         entry = pwd.getpwnam(user)
         os.chown(home, entry.pw_uid, entry.pw_gid)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from .process import StartedProcess
+from .process import DEADLINE, StartedProcess
 
 __all__ = ("ProdserverFixture", "prodserver")
 
@@ -46,7 +46,7 @@ class ProdserverFixture:
         name: str,
         *,
         ready: str | None = None,
-        timeout: float = 30,
+        timeout: float = DEADLINE,
         env: Mapping[str, str] | None = None,
     ) -> StartedProcess:
         """Start ``manage.py prodserver NAME`` and wait until it is ready.

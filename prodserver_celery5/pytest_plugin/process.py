@@ -14,7 +14,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-__all__ = ("ProcessError", "StartedProcess")
+__all__ = ("DEADLINE", "ProcessError", "StartedProcess")
+
+# Seconds until a test gives up on what hangs: on a busy machine, nothing is late.
+DEADLINE = 120
 
 
 class ProcessError(AssertionError):
@@ -75,7 +78,9 @@ class StartedProcess:
         written = self.log.read_bytes()[self._begin :] if self.log else b""
         return written.decode(errors="replace")
 
-    def wait_for(self, pattern: str, *, timeout: float = 30, count: int = 1) -> str:
+    def wait_for(
+        self, pattern: str, *, timeout: float = DEADLINE, count: int = 1
+    ) -> str:
         """Wait until the output matches ``count`` times, and return that match.
 
         Args:
@@ -99,7 +104,7 @@ class StartedProcess:
                 raise self._error(f"took longer than {timeout} s", pattern)
             time.sleep(0.05)
 
-    def wait_until_ready(self, *, timeout: float = 30, count: int = 1) -> None:
+    def wait_until_ready(self, *, timeout: float = DEADLINE, count: int = 1) -> None:
         """Wait until the process has said ``READY=1`` ``count`` times.
 
         A worker says so when it consumes, and a beat after its first look at the
@@ -137,7 +142,7 @@ class StartedProcess:
         """
         os.kill(self.pid, number)
 
-    def wait(self, *, timeout: float = 30) -> int:
+    def wait(self, *, timeout: float = DEADLINE) -> int:
         """Wait for the end, and return the exit status.
 
         Args:
@@ -151,7 +156,7 @@ class StartedProcess:
         except subprocess.TimeoutExpired:
             raise self._error(f"took longer than {timeout} s", "its end") from None
 
-    def stop(self, number: int = signal.SIGTERM, *, timeout: float = 30) -> int:
+    def stop(self, number: int = signal.SIGTERM, *, timeout: float = DEADLINE) -> int:
         """Signal the process alone, wait for its end, and return the exit status.
 
         Args:

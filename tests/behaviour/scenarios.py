@@ -328,9 +328,9 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
         )
     site.gate.touch()
     try:
-        status: int | None = worker.wait(timeout=30)
+        status: int | None = worker.wait()
     except ProcessError:
-        status = None  # a platform would have sent SIGKILL by now
+        status = None  # a platform would have sent SIGKILL long ago
         worker.kill()
     outcome = _account(site, 3)
     if not remap:
@@ -339,7 +339,7 @@ def group_signalled(site: Site, task: str, remap: str) -> Outcome:
     return outcome | {
         "status": status,
         "seconds": time.monotonic() - began,
-        "killed after 30 s": status is None,
+        "hangs": status is None,
     }
 
 
@@ -447,7 +447,7 @@ def variables(site: Site, program: str, began: str, told: tuple[int, int]) -> Ou
     site.env |= {"CELERY_QUIET": "yes", "CELERY_WORKDIR": str(folder)}
     site.env["PYTHONPATH"] = path
     process = site.run(program, pidfile="it.pid")
-    process.wait_for(began, timeout=60)
+    process.wait_for(began)
     wait_until_asleep(process)
     there = (folder / "it.pid").exists()
     return site.end(process, signal.SIGTERM) | {

@@ -16,7 +16,7 @@ from celery import Celery
 
 from dev.procfile import ROOT
 from prodserver_celery5.pytest_plugin import ProdserverFixture
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.deployment import Deployment, wait_until, wait_until_asleep
 
 __all__ = ("READY", "SIDES", "Site", "both", "title")
@@ -119,7 +119,7 @@ class Site(Deployment):
         """Start a worker or beat, and wait until it is ready."""
         process = self.run(program, **args)
         at_work = READY if program == "worker" else r"beat: Starting"
-        process.wait_for(at_work, timeout=60)
+        process.wait_for(at_work)
         return process
 
     def logs(self) -> str:
@@ -187,7 +187,7 @@ class Site(Deployment):
 
     def ended(self, process: StartedProcess, began: float) -> dict[str, Any]:
         """Wait for the end; return the status and the time since `began`."""
-        status = process.wait(timeout=60)
+        status = process.wait()
         return {"status": status, "seconds": time.monotonic() - began}
 
     def fails(self, program: str, **args: Any) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class Site(Deployment):
         path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         return {int(pid) for pid in path.read_text().split()}
 
-    def wait_until(self, condition: Any, timeout: float = 60) -> Any:
+    def wait_until(self, condition: Any, timeout: float = DEADLINE) -> Any:
         """Wait until a condition is true, and return it."""
         return wait_until(condition, timeout)
 

@@ -55,12 +55,12 @@ def seen(site: Site, agent: str, when: str, pool: str) -> dict[str, Any]:
     args = {"max_tasks_per_child": 1} if pool == "prefork" else {}
     args |= {"without_mingle": True, "without_gossip": True}
     worker = site.run("worker", pool=pool, concurrency=1, **args)
-    worker.wait_for(READY, timeout=60)
+    worker.wait_for(READY)
     with site.app() as app:
         for task in ("outer", "fails", "outer"):
             app.send_task(task)
     site.wait_until(lambda: len(site.notes()) == 3)
-    status = worker.stop(signal.SIGTERM, timeout=60)
+    status = worker.stop(signal.SIGTERM)
     sent = site.notes_file.with_suffix(".sink")
     lines = sent.read_text().splitlines() if sent.exists() else []
     return {"sent": Counter(lines), "status": status}

@@ -106,12 +106,12 @@ def collected(site: Site, case: str) -> dict[str, Any]:
     (site.folder / "own_tasks.py").write_text(TASKS.format(top=top))
     site.configure(SETTINGS.format(connected=connected))
     worker = site.run("worker", concurrency=1, max_tasks_per_child=2)
-    worker.wait_for("Connected to", timeout=60)
+    worker.wait_for("Connected to")
     with site.app() as app:
         # After the third, no child is about to be replaced: Celery 5.0 may hang then.
         for _ in range(3):
             app.send_task("collector")
-    notes = [json.loads(note) for note in site.wait_for_notes(4, timeout=60)]
+    notes = [json.loads(note) for note in site.wait_for_notes(4)]
     status = site.end_idle(worker)["status"]
     kept = site.notes_file.with_suffix(".kept").read_text()
     return {

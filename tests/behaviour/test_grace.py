@@ -226,7 +226,7 @@ def test_with_the_last_task_it_ends(
     site.wait_until(lambda: site.done("began "))
     worker.send(signal.SIGTERM)
     site.gate.touch()
-    assert worker.wait(timeout=60) == 0
+    assert worker.wait() == 0
     assert site.done() == {"ended a"}
     assert "after SIGTERM" not in worker.output
 

@@ -128,11 +128,11 @@ def looked(site: Site) -> dict[str, Any]:
 def hung_up(site: Site, way: str) -> dict[str, Any]:
     """Reload a green worker with SIGHUP; return what was patched before and after."""
     worker = start(site, way, pool="gevent", concurrency=2)
-    worker.wait_for(READY, timeout=60)
+    worker.wait_for(READY)
     first = looked(site)
     site.configure("import only_here\nTOLD = 'after'\n")
     worker.send(signal.SIGHUP)
-    worker.wait_for(READY, count=2, timeout=60)
+    worker.wait_for(READY, count=2)
     site.send("tell_setting", ("TOLD",))
     site.wait_until(lambda: "TOLD = after" in site.notes())
     second = looked(site)
@@ -168,7 +168,7 @@ def test_a_program_from_a_pipe_says_what_to_run_instead(make_site: MakeSite) -> 
     site.words("worker", pool="gevent")
     command = f"cat manage.py | {sys.executable} /dev/stdin prodserver worker"
     runner = site.start_command(["sh", "-c", command], cwd=site.folder)
-    assert runner.wait(timeout=60) == 1
+    assert runner.wait() == 1
     assert "worker: Python reads a program from /dev/stdin once" in runner.output
     assert "Traceback" not in runner.output
 
@@ -186,7 +186,7 @@ def detached(site: Site) -> dict[str, Any]:
     else:
         words += ["--pythonpath", str(extra)]
     first = site.start_command([sys.executable, *words], name="first")
-    outcome: dict[str, Any] = {"status": first.wait(timeout=60)}
+    outcome: dict[str, Any] = {"status": first.wait()}
     site.wait_until(lambda: log.exists() and re.search(READY, log.read_text()))
     site.send("write", ("ran",))
     outcome["notes"] = site.wait_for_notes(1)
@@ -230,12 +230,12 @@ def test_a_function_says_what_to_run_instead(make_site: MakeSite, pool: str) -> 
     function = str(site.folder / "function.py")
     runner = site.start_command([sys.executable, function], cwd=site.folder)
     if pool == "prefork":
-        runner.wait_for(READY, timeout=60)
+        runner.wait_for(READY)
         children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text()
         for pid in map(int, children.split()):
             with suppress(ProcessLookupError):  # it may have ended
                 os.kill(pid, signal.SIGHUP)
-    assert runner.wait(timeout=60) == 1
+    assert runner.wait() == 1
     lines = [line for line in runner.output.splitlines() if ADVICE in line]
     assert "Traceback" not in runner.output
     assert len(lines) == (2 if pool == "prefork" else 1)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import redis
 
 from dev.procfile import ROOT
 from dev.waiting import wait_until
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.servers import Redis
 
 from .relay import Relay
@@ -81,7 +81,7 @@ class Inbox:
         self._thread.join()
         self._redis.close()
 
-    def wait_for_one(self, since: float, timeout: float = 60) -> float:
+    def wait_for_one(self, since: float, timeout: float = DEADLINE) -> float:
         """Wait for a message that arrives after a time, and return when it arrived."""
         deadline = time.time() + timeout
         while True:
@@ -91,7 +91,7 @@ class Inbox:
             assert time.time() < deadline, f"no message within {timeout} s"
             time.sleep(0.02)
 
-    def wait_for(self, count: int, timeout: float = 60) -> None:
+    def wait_for(self, count: int, timeout: float = DEADLINE) -> None:
         """Wait until that many messages have arrived."""
         wait_until(lambda: len(self.messages) >= count, timeout)
 
@@ -176,7 +176,9 @@ class Site:
         """Run a query, bypassing the relays."""
         if self.server:
             return str(self.server.sql(self.url.rpartition("/")[2], query))
-        with sqlite3.connect(self.folder / "db.sqlite3", timeout=20) as connection:
+        path = self.folder / "db.sqlite3"
+        # As a context manager, a connection of SQLite commits, and stays open.
+        with closing(sqlite3.connect(path, timeout=DEADLINE)) as connection:
             return str(connection.execute(query).fetchone()[0])
 
     def _migrate(self, url: str) -> None:
@@ -190,7 +192,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=DEADLINE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

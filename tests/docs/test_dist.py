@@ -140,7 +140,7 @@ def test_the_readme_alone_starts_a_worker_that_runs_a_task(
         env={**os.environ, **env},
         notify=True,
     ) as worker:
-        worker.wait_until_ready(timeout=60)
+        worker.wait_until_ready()
         # The line that the README quotes.
         worker.wait_for(r"Task proj\.tasks\.add\[\S+\] succeeded in \S+s: 5")
         assert worker.stop(signal.SIGINT) == 1  # Ctrl-C, as with `celery worker`

@@ -21,6 +21,7 @@ from prodserver_celery5.backends import CeleryBackend, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entry import Entry
 from prodserver_celery5.options.command import command_line
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 from tests.deployment import Deployment
 from tests.unit import test_pasted
 
@@ -269,7 +270,7 @@ def test_the_tests_of_the_documentation_pass(deployment: Deployment) -> None:
     words = ["-c", os.devnull, f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, str(deployment.folder)],
-        cwd=ROOT, env=deployment.env, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env=deployment.env, capture_output=True, text=True, timeout=DEADLINE,
         check=False,
     )  # fmt: skip
     count = len(re.findall(r"^def test_", source, re.MULTILINE))

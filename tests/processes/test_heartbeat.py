@@ -19,7 +19,7 @@ import pytest
 from dev.procfile import ROOT
 from prodserver_celery5.probe import judge
 from prodserver_celery5.pytest_plugin import ProdserverFixture
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.deployment import Deployment, stop_asleep, wait_until
 from tests.servers import Services
 
@@ -49,7 +49,9 @@ class Heart:
         )
         return self.deployment.start(program, command=command)
 
-    def wait_for(self, what: str, *, ready: bool = False, timeout: float = 30) -> str:
+    def wait_for(
+        self, what: str, *, ready: bool = False, timeout: float = DEADLINE
+    ) -> str:
         """Wait until the probe says something, and return its whole line."""
         return str(
             wait_until(
@@ -224,7 +226,7 @@ def test_a_beat_that_waits_for_its_broker(heart: Heart, all_services: Services) 
 
     all_services.server("redis").pause(away)
     (beat,) = beats
-    beat.wait_until_ready(timeout=60)
+    beat.wait_until_ready()
     beat.wait_for("Sending due task write", count=3)
     assert heart.probe("--ready") == 0
     assert stop_asleep(beat) == 0

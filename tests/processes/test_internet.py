@@ -20,7 +20,7 @@ from threading import Event, Thread
 import pytest
 
 from dev.procfile import free_port
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.deployment import Deployment
 
 IDLE, SLOW = 50, 10
@@ -57,7 +57,7 @@ def status(port: int, path: str, body: bytes | None = None, **headers: str) -> i
         headers={"Content-Type": "application/json", **headers},
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=DEADLINE) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -72,7 +72,9 @@ def held_up(port: int) -> Iterator[None]:
 
         def connect() -> socket.socket:
             address = ("127.0.0.1", port)
-            return stack.enter_context(socket.create_connection(address, timeout=60))
+            return stack.enter_context(
+                socket.create_connection(address, timeout=DEADLINE)
+            )
 
         def drip(slow: list[socket.socket]) -> None:
             while not over.wait(1):
@@ -136,7 +138,7 @@ def test_a_body_that_is_too_large_is_answered(
     deployment: Deployment, port: int
 ) -> None:
     start(deployment)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
     body = b"[" * 3_000_000
     headers = {"Content-Type": "application/json"}
     connection.request("POST", "/api/requests/", body, headers)

@@ -310,11 +310,11 @@ def test_a_file_of_last_runs_that_is_not_shared(make: Any) -> None:
         return site.start(name, BEAT_ARGS=args)
 
     a = start("a")
-    a.wait_for("Sending due", count=1, timeout=60)
+    a.wait_for("Sending due", count=1)
     b = start("b")
     b.wait_for(STANDING_BY)
     assert a.stop() == 0
-    b.wait_for("Sending due", count=2, timeout=60)
+    b.wait_for("Sending due", count=2)
     assert b.stop() == 0
     # As old as on a host that has not led for long.
     for path in site.folder.glob("a.runs.leader"):

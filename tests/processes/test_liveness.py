@@ -19,7 +19,7 @@ from dev.procfile import ROOT
 from dev.waiting import wait_until
 from prodserver_celery5.heartbeat.report import TURN, WAIT
 from prodserver_celery5.probe import SIZE, checksum, judge
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.deployment import Deployment
 from tests.servers import Services
 
@@ -72,7 +72,7 @@ def ping(heart: Heart) -> str:
         cwd=ROOT,
         env=heart.deployment.env,
         capture_output=True,
-        timeout=120,
+        timeout=DEADLINE,
         check=False,
     )
     return "yes" if done.returncode == 0 else f"no ({done.returncode})"
@@ -90,7 +90,7 @@ def row(heart: Heart, what: str, *, alive: bool, ready: bool) -> None:
 
 def start(heart: Heart, pool: str, code: str = "") -> StartedProcess:
     worker = heart.start("worker", code=code, pool=pool)
-    worker.wait_until_ready(timeout=60)
+    worker.wait_until_ready()
     return worker
 
 
@@ -102,7 +102,7 @@ def test_a_worker_in_trouble(heart: Heart, pool: str, all_services: Services) ->
     heart.deployment.wait_for_notes(1)
     time.sleep(60)
     row(heart, f"{pool}: busy for a minute", alive=True, ready=True)
-    heart.deployment.wait_for_notes(2, timeout=60)
+    heart.deployment.wait_for_notes(2)
     # A solo pool allows itself an hour of silence for the task.
     wait_until(lambda: heart.record()["silence"] == f"{TURN:.0f}")
     worker.send(signal.SIGSTOP)
@@ -114,7 +114,7 @@ def test_a_worker_in_trouble(heart: Heart, pool: str, all_services: Services) ->
     all_services.server("redis").pause(
         lambda: heart.wait_for("alive, but not ready", ready=True)
     )
-    worker.wait_until_ready(count=2, timeout=60)
+    worker.wait_until_ready(count=2)
     row(heart, f"{pool}: its broker was away", alive=True, ready=True)
     worker.kill()
     row(heart, f"{pool}: killed, the file left", alive=False, ready=False)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from dev.procfile import ROOT
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 from tests.deployment import Deployment, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
@@ -79,7 +80,7 @@ def test_detach_from_another_folder(
         env=deployment.env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 from dev.procfile import commands, free_port
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 from tests.deployment import Deployment, stop_asleep, wait_until, wait_until_asleep
 
 pytestmark = pytest.mark.parametrize(
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.parametrize(
 
 
 def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as response:
+    with urllib.request.urlopen(url, timeout=DEADLINE) as response:
         assert response.status == 200
         return response.read()
 

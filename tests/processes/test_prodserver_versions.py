@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev.procfile import free_port
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 from tests.deployment import Deployment
 
 VERSIONS = ("2.2.0", "2.3.0", "2.4.0", "3.0.0")
@@ -63,7 +64,7 @@ def test_web_runs_on_the_oldest(deployment: Deployment, use) -> None:
     web = deployment.start("web")
     web.wait_until_ready()
     # gunicorn forgets a SIGTERM if its child is not ready for one.
-    urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60).close()
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=DEADLINE).close()
     assert web.stop() == 0
 
 

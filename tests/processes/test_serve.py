@@ -15,14 +15,15 @@ import pytest
 
 from dev.procfile import ROOT, free_port
 from dev.serve import Output, nox_here, short, where_the_data_is
-from prodserver_celery5.pytest_plugin.process import StartedProcess
+from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.servers import Services
 
 
 def run(module: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", module],
-        cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=env, capture_output=True, text=True, check=False,
+        timeout=DEADLINE,
     )  # fmt: skip
 
 
@@ -45,13 +46,13 @@ def serve(
         serve = StartedProcess(command, log=tmp_path / "log", cwd=ROOT, env=env)
         stack.enter_context(serve)
         # Stops it before its group is killed: its children are in other groups.
-        stack.callback(serve.stop, timeout=60)
+        stack.callback(serve.stop, timeout=DEADLINE)
         yield serve
 
 
 def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -> None:
     base = f"http://127.0.0.1:{env['PORT']}"
-    serve.wait_for(f"{base}/ +what runs here", timeout=60)
+    serve.wait_for(f"{base}/ +what runs here")
     # The site answers by the time this is printed.
     with urllib.request.urlopen(f"{base}/healthz", timeout=20) as answer:
         assert answer.status == 200
@@ -73,7 +74,7 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
     ):
         line = serve.wait_for(command) + answers
         done = subprocess.run(
-            line, shell=True, cwd=ROOT, env=typed, timeout=60, check=False
+            line, shell=True, cwd=ROOT, env=typed, timeout=DEADLINE, check=False
         )
         assert done.returncode == 0, line
     serve.wait_for(r"mail    \|   <http://\S+/1/change/>")
@@ -94,7 +95,7 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
     (line,) = again.stderr.splitlines()
     assert line.startswith(f"Port {env['PORT']} on 127.0.0.1: Address already in use.")
 
-    assert serve.stop(timeout=60) == 0
+    assert serve.stop() == 0
     serve.wait_for("web ended with 0, worker ended with 0, beat ended with 0")
 
 

@@ -34,6 +34,7 @@ from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entry import Entry
 from prodserver_celery5.leader import locks
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 
 from .test_options import Unshowable, invalid
 
@@ -1069,7 +1070,7 @@ def run(code: str, processes: dict[str, Any], folder: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(Path(backends.__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from prodserver_celery5.process import green, restart
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 
 
 @pytest.mark.parametrize("library", green.LIBRARIES)
@@ -106,7 +107,7 @@ def test_the_launcher_runs_a_program_as_python_does(
             cwd=home if way[0] == "-m" else tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=True,
         ).stdout.splitlines()
 
@@ -119,7 +120,9 @@ def test_the_launcher_patches_first() -> None:
     pytest.importorskip("gevent")
     code = "from gevent.monkey import is_module_patched as is_; print(is_('socket'))"
     words = [sys.executable, green.__file__, "gevent", "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=DEADLINE, check=True
+    )
     assert done.stdout == "True\n"
 
 
@@ -134,7 +137,7 @@ def test_the_program_has_the_path_that_was_given(given: str) -> None:
         env={**os.environ, "PYTHONPATH": "/more", restart.PATH_GIVEN: given},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=True,
     )
     assert literal_eval(done.stdout) == ({"PYTHONPATH": given} if given else {})

@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from prodserver_celery5.process import green, restart
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 
 
 class Executed(BaseException):
@@ -120,7 +121,7 @@ def test_the_file_itself_starts_python_in_a_folder(tmp_path: Path) -> None:
     words = [str(tmp_path), "-O", "-c", code, "-O"]
     done = subprocess.run(
         [sys.executable, restart.__file__, *words],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=DEADLINE, check=True,
     )  # fmt: skip
     assert done.stdout == f"{tmp_path} ['-O'] 1\n"
 
@@ -192,7 +193,7 @@ def test_a_function_of_another_program(started: pytest.MonkeyPatch) -> None:
     words = list(sys.argv)
     started.undo()
     done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=60
+        [sys.executable, *words], capture_output=True, text=True, timeout=DEADLINE
     )
     assert (done.returncode, done.stderr) == (1, f"{error.value}\n")
 

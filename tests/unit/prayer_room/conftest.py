@@ -11,6 +11,7 @@ from django.core.mail.backends.locmem import EmailBackend
 from rest_framework.test import APIClient
 
 from prayer_room_api.models import DigestSubscription, PrayerRequest
+from prodserver_celery5.pytest_plugin.process import DEADLINE
 
 # Celery 5.0 and 5.1 import it, and it warns that it is deprecated.
 PKG_RESOURCES = "ignore:pkg_resources is deprecated:UserWarning"
@@ -34,7 +35,7 @@ def python(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
 
