@@ -12,27 +12,22 @@ import pytest
 
 from tests.servers import Redis, Services
 
-from .outcomes import Outcomes
+from .outcomes import Outcomes, table
 from .sides import Site
 
-OUTCOMES = pytest.StashKey[Outcomes]()
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = Outcomes()
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    lines = config.stash[OUTCOMES].table()
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    stats = terminalreporter.stats
+    lines = table([*stats.get("passed", ()), *stats.get("failed", ())])
     if lines:
         terminalreporter.section("celery beside manage.py prodserver")
         for line in lines:
             terminalreporter.line(line)
 
 
-@pytest.fixture(scope="session")
-def outcomes(pytestconfig: pytest.Config) -> Outcomes:
-    return pytestconfig.stash[OUTCOMES]
+@pytest.fixture
+def outcomes(record_property: Callable[[str, object], None]) -> Outcomes:
+    return Outcomes(record_property)
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ("Outcomes", "differences")
+import pytest
+
+__all__ = ("Outcomes", "differences", "table")
 
 # Shown but not compared: they vary from run to run.
 SHOWN = {"done", "seconds", "at once", "connections", "popped", "stuck"}
@@ -28,37 +30,44 @@ def differences(command: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str
 
 
 class Outcomes:
-    """The outcomes of a test run."""
+    """Takes the outcomes of a test into its report, from any of pytest's processes.
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
+    Args:
+        record_property: pytest's fixture.
+    """
+
+    def __init__(self, record_property: Callable[[str, object], None]) -> None:
+        self._record = record_property
 
     def add(
         self, name: str, command: Mapping[str, Any], ours: Mapping[str, Any]
     ) -> None:
         """Keep both outcomes of a scenario, the command's and ours."""
-        self._rows.append((name, command, ours))
-
-    def table(self) -> list[str]:
-        """Format the outcomes as a table; each cell shows celery/prodserver."""
-        if not self._rows:
-            return []
-        cells = [("scenario", *COLUMNS, "")]
-        for name, command, ours in self._rows:
-            values = [_cell(column, command, ours) for column in COLUMNS]
-            rest = [
-                f"{key} {_cell(key, command, ours)}"
-                for key in ours
-                if key not in COLUMNS and len(str(ours[key])) < 60
-            ]
-            cells.append((name, *values, ", ".join(rest)))
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        return [
-            "  ".join(
-                text.ljust(w) for text, w in zip(row, widths, strict=True)
-            ).rstrip()
-            for row in cells
+        values = [_cell(column, command, ours) for column in COLUMNS]
+        rest = [
+            f"{key} {_cell(key, command, ours)}"
+            for key in ours
+            if key not in COLUMNS and len(str(ours[key])) < 60
         ]
+        self._record("outcomes", [name, *values, ", ".join(rest)])
+
+
+def table(reports: Iterable[pytest.TestReport]) -> list[str]:
+    """Format the outcomes of all tests; each cell shows celery/prodserver."""
+    rows = [
+        row
+        for report in reports
+        for name, row in report.user_properties
+        if name == "outcomes"
+    ]
+    if not rows:
+        return []
+    cells = [["scenario", *COLUMNS, ""], *sorted(rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return [
+        "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
 
 
 def _cell(key: str, command: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
