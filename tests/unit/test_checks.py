@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
@@ -879,15 +880,33 @@ def test_entries_that_differ_in_their_heartbeat_file_have_their_own_names(
 
 
 @pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        (0o300, ""),
+        (0o500, "no file can be made in the folder {folder!r} here."),
+        (0o600, "no file can be made in the folder {folder!r} here."),
+    ],
+)
 def test_a_heartbeat_needs_a_folder_that_can_be_written_to(
-    monkeypatch: pytest.MonkeyPatch,
+    mode: int, message: str
 ) -> None:
-    backend = CeleryWorker(**WORKER, HEARTBEAT_FILE="/tmp/no-such-%n")
-    assert [*backend.findings()] == []
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root always may
-    (finding,) = backend.findings()
-    assert finding.id == "W006"
-    assert "no file can be made in the folder '/tmp' here." in finding.message
+    # Not in one of pytest's, which another user cannot enter.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        backend = CeleryWorker(**WORKER, HEARTBEAT_FILE=f"{folder}/%n")
+        assert [*backend.findings()] == []
+        os.chmod(folder, mode)
+        if root := os.getuid() == 0:  # who always may
+            os.chown(folder, 65534, -1)
+            os.setresuid(65534, 65534, 0)
+        try:
+            found = [*backend.findings()]
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
+            os.chmod(folder, 0o700)
+    assert [finding.id for finding in found] == ["W006"] * bool(message)
+    assert all(message.format(folder=folder) in finding.message for finding in found)
 
 
 @pytest.mark.usefixtures("shop")

@@ -6,6 +6,7 @@ import multiprocessing.process
 import os
 import re
 import runpy
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -302,6 +303,19 @@ def test_the_launcher_gets_the_path_that_was_given(
         kept = os.environ["PYTHONPATH"].split(os.pathsep)
         assert kept[0] == "/found/by/itself"
         assert given is None or kept[-1] == given
+
+
+def test_no_path_is_kept_that_python_finds_by_itself(
+    started: pytest.MonkeyPatch,
+) -> None:
+    started.delenv("PYTHONPATH", raising=False)
+    own = [*site.getsitepackages(), site.getusersitepackages(), os.getcwd()]
+    started.setattr(sys, "path", own)
+    restart.as_python_m(["worker"])
+    assert "PYTHONPATH" not in os.environ
+    started.setattr(sys, "path", [*own, "/found/by/itself"])
+    restart.as_python_m(["worker"])
+    assert os.environ["PYTHONPATH"] == "/found/by/itself"
 
 
 def test_a_process_without_multiprocessing(started: pytest.MonkeyPatch) -> None:

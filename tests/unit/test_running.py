@@ -176,6 +176,16 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
+def test_once_the_program_runs_nothing_is_checked(
+    ended: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery would run the checks again, and discard what they find."""
+    settings.PRODUCTION_PROCESSES = None
+    assert [finding.id for finding in check_processes()] == ["prodserver_celery5.E016"]
+    monkeypatch.setattr(command, "run", lambda context: check_processes())
+    assert ended(CeleryWorker(APP="prayer_room_api")) == []
+
+
 @pytest.mark.parametrize("backend", [CeleryWorker, CeleryBeat])
 def test_the_process_ends_with_the_status_of_the_program(
     ended: Any, backend: type[CeleryBackend]
