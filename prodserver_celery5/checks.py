@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
@@ -31,7 +31,7 @@ def check_processes(
         return []
     found = [*rules.processes()]
     processes = {} if found else settings.PRODUCTION_PROCESSES
-    backends: list[CeleryBackend] = []
+    ours: list[tuple[list[str], str, Any]] = []
     for name, config in processes.items():
         found += rules.process_name(name)
         # Processes that share an entry share its findings.
@@ -39,21 +39,41 @@ def check_processes(
         wrong = [*rules.shape(names, config)]
         found += wrong
         path = "" if wrong else resolved(config["BACKEND"])
-        if not rules.may_be_ours(path, config):
-            continue
-        from .backends import make
-
-        try:
-            if backend := make(names, path, config):
-                backends.append(backend)
-        except Finding as finding:
-            found.append(finding)
-    for backend in backends:
-        own = [*backend.findings()]
-        found += own
-        if not any(finding.id.startswith("E") for finding in own):
-            found += backend.findings_beside(backends)
+        if rules.may_be_ours(path, config):
+            ours.append((names, path, config))
+    if ours:
+        found += _look(ours)
     return list({str(finding): _message(finding) for finding in found}.values())
+
+
+def _look(entries: Iterable[tuple[Sequence[str], str, Any]]) -> Iterator[Finding]:
+    """Find what is wrong with entries, in a process that stays as it is.
+
+    W012: it would not, with this Celery.
+
+    Args:
+        entries: for each its names, the path of its backend and itself.
+    """
+    from .backends import make
+    from .options.errors import PrivateNameError
+    from .process.picture import unchanged
+
+    backends: list[CeleryBackend] = []
+    try:
+        with unchanged():
+            for entry in entries:
+                try:
+                    if backend := make(*entry):
+                        backends.append(backend)
+                except Finding as finding:
+                    yield finding
+            for backend in backends:
+                own = [*backend.findings()]
+                yield from own
+                if not any(finding.id.startswith("E") for finding in own):
+                    yield from backend.findings_beside(backends)
+    except PrivateNameError as exc:
+        yield Finding("W012", (), f"the entries are not checked: {exc}", cause=exc)
 
 
 def _message(finding: Finding) -> checks.CheckMessage:

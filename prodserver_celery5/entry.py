@@ -73,7 +73,10 @@ class Entry:
         from celery.utils.imports import symbol_by_name
 
         from .options.errors import private
+        from .process import picture
 
+        if not self.checked:
+            picture.redo()
         import_from_cwd = private("celery.utils.imports", "import_from_cwd")
         find_app = private("celery.app.utils", "find_app")
         module, colon, _ = str(self.app_name).partition(":")

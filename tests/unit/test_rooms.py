@@ -19,7 +19,10 @@ MODULES = {
 # Each module with those that it imports; docs/inside.md says what each is for.
 ROOMS: dict[str, set[str]] = {
     "apps": {"checks"},
-    "checks": {"backends", "entry", "findings", "rules", "values"},
+    "checks": {
+        "backends", "entry", "findings", "options.errors", "process.picture", "rules",
+        "values",
+    },
     "backends": {
         "entry", "findings", "grace.key", "heartbeat.key", "key", "leader.key",
         "options.command", "options.errors", "options.rules", "process.green",
@@ -28,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "rules": {"entry", "findings", "key", "options.errors", "options.rules", "values"},
     "key": {"findings", "options.errors", "values"},
     "entry": {
-        "findings", "options.command", "options.errors", "options.spelling", "values",
+        "findings", "options.command", "options.errors", "options.spelling", "process.picture", "values",
     },
     "findings": {"redaction"},
     "values": {"redaction"},
@@ -47,6 +50,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "options.pasted": set(),
     "process.green": {"process.restart"},
+    "process.picture": {"options.errors"},
     "process.prefork": set(),
     "process.restart": set(),
     "heartbeat.key": {
