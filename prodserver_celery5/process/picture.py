@@ -22,6 +22,9 @@ __all__ = ("redo", "unchanged")
 # An object and the name of an attribute; or the name of a group, and a key of it.
 _Place = tuple[Any, Any]
 
+# Known to all threads; each may have a current one beside it.
+_DEFAULT_APP = ("default app", "")
+
 # Each place that was put back, with what was there before and after.
 _undone: dict[_Place, tuple[Any, Any]] = {}
 
@@ -33,6 +36,8 @@ def unchanged() -> Iterator[None]:
     Raises:
         PrivateNameError: this Celery does not tell which app is current.
     """
+    active_apps = private("celery._state", "_get_active_apps")
+    private("celery._state", "set_default_app")
     before = _picture()
     try:
         yield
@@ -40,7 +45,15 @@ def unchanged() -> Iterator[None]:
         after = _picture()
         for place in {**before, **after}:
             old, new = before.get(place), after.get(place)
-            if old == new or old is None and _stays(place):
+            is_only_app = (place, old) == (_DEFAULT_APP, None) and sum(
+                app.set_as_current for app in active_apps()
+            ) == 1
+            # A project that imports its only app later would have none otherwise. And
+            # a logger that is new belongs to its module.
+            stays = is_only_app or (
+                old is None and isinstance(place[0], logging.Logger)
+            )
+            if old == new or stays:
                 continue
             _put(place, old)
             _undone[place] = _undone.get(place, (old,))[0], new
@@ -48,9 +61,9 @@ def unchanged() -> Iterator[None]:
 
 def redo() -> None:
     """Change again what was put back, unless something else has changed it since."""
-    now = _picture()
+    now = _picture() if _undone else {}
     for place, (old, new) in _undone.items():
-        here = now.get(place)
+        here: Any = now.get(place)
         if here == old:
             _put(place, new)
         elif isinstance(new, list):
@@ -61,21 +74,22 @@ def redo() -> None:
 def _picture() -> dict[_Place, Any]:
     """Return what there is in each place that a module can change."""
     from celery import signals
-    from celery.utils.dispatch import Signal
 
-    places: dict[_Place, Any] = {("environ", key): os.environ[key] for key in os.environ}
+    places: dict[_Place, Any] = {
+        ("environ", key): os.environ[key] for key in os.environ
+    }
     with suppress(OSError):  # the folder may be gone
         places["folder", ""] = os.getcwd()
     for number in signal.valid_signals():
         places["signal", number] = signal.getsignal(number)
-    local = private("celery._state", "_tls")
-    private("celery._state", "default_app")
-    attributes = [(sys.modules["celery._state"], "default_app"), (local, "current_app")]
+    places[_DEFAULT_APP] = private("celery._state", "default_app")
+    attributes = [(private("celery._state", "_tls"), "current_app")]
     attributes += [(sys, "argv"), (sys, "path")]
     for each in vars(signals).values():
-        if isinstance(each, Signal):
+        if isinstance(getattr(each, "receivers", None), list):
             attributes.append((each, "receivers"))
-    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+    loggers: list[Any] = [logging.root, *logging.root.manager.loggerDict.values()]
+    for logger in loggers:
         if isinstance(logger, logging.Logger):
             names = ("level", "disabled", "propagate", "handlers", "filters")
             attributes += [(logger, name) for name in names]
@@ -85,24 +99,14 @@ def _picture() -> dict[_Place, Any]:
     return places
 
 
-def _stays(place: _Place) -> bool:
-    """Whether a place that was empty keeps what is there now."""
-    thing, name = place
-    if name == "default_app":
-        # A project that imports its only app later would have none: other threads than
-        # the one that imports it know the default app alone.
-        apps = private("celery._state", "_get_active_apps")()
-        return sum(app.set_as_current for app in apps) == 1
-    # A logger that is new belongs to its module.
-    return isinstance(thing, logging.Logger)
-
-
 def _put(place: _Place, value: Any) -> None:
     thing, name = place
     if thing == "environ":
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    elif place == _DEFAULT_APP:
+        private("celery._state", "set_default_app")(value)
     elif thing == "folder":
         os.chdir(value)
     elif thing == "signal":

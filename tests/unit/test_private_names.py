@@ -14,6 +14,7 @@ import pytest
 from celery import Celery, __version__
 from django.core.management import CommandError
 
+from prodserver_celery5 import checks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.options import errors
 from prodserver_celery5.options.errors import OptionError
@@ -48,6 +49,14 @@ STARTING = {
     "celery.worker.state.maybe_shutdown",
 }
 
+# Only the checks need them, to put back what importing an app changes.
+CHECKING = {
+    "celery._state._get_active_apps",
+    "celery._state._tls",
+    "celery._state.default_app",
+    "celery._state.set_default_app",
+}
+
 
 def worker(app: str, args: dict[str, Any]) -> CeleryWorker:
     """Make a worker from ARGS; uppercase keys are those of the entry."""
@@ -67,7 +76,7 @@ def test_each_private_name_has_its_row() -> None:
                 "celery|kombu", node.module or ""
             ):
                 imported |= {f"{node.module}.{name.name}" for name in node.names}
-    assert asked == NAMES.keys() | STARTING
+    assert asked == NAMES.keys() | STARTING | CHECKING
     assert imported == {
         "celery.Celery", "celery.maybe_patch_concurrency", "celery.signals",
         "celery.beat.PersistentScheduler", "celery.beat.Scheduler", "celery.bootsteps",
@@ -161,3 +170,17 @@ def test_only_a_heartbeat_needs_it(
     with pytest.raises(OptionError, match=f" has no {name}, which this") as stopped:
         backend.prepare(backend.entry.context, [])
     assert str(stopped.value.where) == where
+
+
+@pytest.mark.parametrize(
+    ("hidden", "name"), [(name, name) for name in sorted(CHECKING)], indirect=["hidden"]
+)
+@pytest.mark.usefixtures("hidden")
+def test_only_the_checks_need_it(name: str) -> None:
+    worker("prayer_room_api", {"pool": "solo"}).prep_server_args()
+    (message,) = checks.check_processes()
+    assert message.id == "prodserver_celery5.W012"
+    assert message.msg == (
+        f"the entries are not checked: Celery {__version__} has no {name}, which this"
+        " needs."
+    )

@@ -31,7 +31,8 @@ ROOMS: dict[str, set[str]] = {
     "rules": {"entry", "findings", "key", "options.errors", "options.rules", "values"},
     "key": {"findings", "options.errors", "values"},
     "entry": {
-        "findings", "options.command", "options.errors", "options.spelling", "process.picture", "values",
+        "findings", "options.command", "options.errors", "options.spelling",
+        "process.picture", "values",
     },
     "findings": {"redaction"},
     "values": {"redaction"},
