@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from ..findings import Finding
+from ..findings import Finding, Where
 from ..key import Key, Start
 from ..values import resolved
 
@@ -36,9 +37,12 @@ class GraceSeconds(Key):
         value = resolved(entry.config[self.name])
         if isinstance(value, timedelta):
             value = value.total_seconds()
-        if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        if isinstance(value, bool) or not isinstance(value, (Real, Decimal, str)):
             raise ValueError("it is not a number of seconds")
-        seconds = float(value)
+        try:
+            seconds = float(value)
+        except ValueError:  # a str, as it comes from the environment
+            raise ValueError("it is not a number of seconds") from None
         if not 0 < seconds < math.inf:
             raise ValueError("it is not a time above 0")
         return seconds
@@ -55,7 +59,18 @@ class GraceSeconds(Key):
             yield Finding("W010", entry.names, message, hint)
 
     def prepare(self, start: Start) -> None:
-        """Make the worker end in time."""
+        """Make the worker end in time.
+
+        Raises:
+            OptionError: this Celery reads its children's results in another way.
+        """
+        from ..options.errors import PrivateNameError, private
         from .shutdown import apply
 
+        if "celery.concurrency.asynpool" in sys.modules:  # a prefork pool
+            try:
+                private("celery.concurrency.asynpool", "ResultHandler._flush_outqueue")
+            except PrivateNameError as exc:
+                exc.where = Where(self.name)
+                raise
         apply(self.read(start.entry))

@@ -11,6 +11,7 @@ Celery would take its task for failed, and acknowledge the message.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -19,18 +20,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 from billiard import active_children
 from celery import bootsteps, signals
 
 from ..process import green
+from .brokers import Broker, broker_of, unpatched
+from .results import Results
 
 __all__ = ("Grace", "apply")
 
 # How long giving back may take, in seconds, if the broker does not answer.
-SECONDS_TO_GIVE_BACK = 3.0
+SECONDS_TO_GIVE_BACK = 2.0
+
+# When the process ends in any case, in seconds from the deadline: with C code that
+# keeps the interpreter, no thread of Python's gets a turn to end it.
+SECONDS_TO_END = 3.0
+
+# How long results that have come may take to be read, in seconds.
+SECONDS_TO_READ = 1.0
 
 # How often a pool without an event loop acknowledges what has ended, in seconds.
 TICK = 0.1
@@ -44,7 +53,9 @@ def apply(seconds: float) -> None:
     """
 
     def watch(sender: Any, **_: Any) -> None:
-        signals.worker_shutting_down.connect(Grace(sender, seconds).begin, weak=False)
+        grace = Grace(sender, seconds)
+        signals.worker_ready.connect(grace.watch, weak=False)
+        signals.worker_shutting_down.connect(grace.begin, weak=False)
 
     signals.worker_init.connect(watch, weak=False)
 
@@ -63,15 +74,31 @@ class Grace:
         self._begun = False
         self._counts = False
         self._received: set[Any] = set()
+        self._dropped: set[Any] = set()
+        self._results: Results | None = None
+        self._broker: Broker | None = None
         # A patched thread or sleep would wait for the hub, which a task may block. They
         # are looked up now because `begin` runs in a signal handler.
-        self._start_thread = _unpatched("_thread", "start_new_thread")
-        self._sleep = _unpatched("time", "sleep")
+        self._start_thread = unpatched("_thread", "start_new_thread")
+        self._sleep = unpatched("time", "sleep")
+        self._telling = unpatched("_thread", "allocate_lock")()
         if green.is_patched("eventlet"):
             # See `_wait`: Celery counts only eventlet's own threads, and none of those
             # can be started in a signal handler.
             idle = threading.Event().wait
             threading.Thread(target=idle, name="grace", daemon=True).start()
+
+    def watch(self, sender: Any, **_: Any) -> None:
+        """Remember what a lost connection has fetched, which Celery forgets."""
+        on_close = sender.on_close
+
+        def keep() -> None:
+            state = self._worker.state
+            self._dropped |= set(state.reserved_requests) - set(state.active_requests)
+            self._dropped.update(_scheduled(sender.timer))
+            on_close()
+
+        sender.on_close = keep
 
     def begin(self, sig: str, **_: Any) -> None:
         """Begin to count; Celery calls this for each signal that stops the worker.
@@ -86,6 +113,14 @@ class Grace:
         ends = began + self._seconds
         self._start_thread(_traced, (self._wait, ends))
         self._start_thread(_traced, (self._guard, ends + SECONDS_TO_GIVE_BACK))
+        faulthandler.dump_traceback_later(
+            self._seconds + SECONDS_TO_END, exit=True, file=2
+        )
+        handler = getattr(
+            getattr(self._worker.pool, "_pool", None), "_result_handler", None
+        )
+        if hasattr(handler, "_flush_outqueue"):  # a pool with an event loop
+            self._results = Results(handler)
         while not self._counts and time.monotonic() < began + 1:
             self._sleep(0.001)
         # Celery is about to forget those that have not begun: here they never will.
@@ -112,19 +147,27 @@ class Grace:
             if not self._worker.pool.is_green:
                 self._acknowledge()
             self._sleep(min(TICK, left))
-        for step in (self._acknowledge_by_the_loop, self._give_back, self._tell):
+        for step in (self._read, self._acknowledge_by_the_loop, self._give_back):
             try:
                 step()
             except Exception:
                 logging.getLogger(__name__).critical(
                     "Ending without having done all of %s", step.__name__, exc_info=True
                 )
-        self._end()
+        self._tell_and_end()
 
     def _guard(self, ends: float) -> None:
-        """End the worker, whatever hangs."""
+        """End the worker, even if the broker does not answer."""
         self._sleep(max(0, ends - time.monotonic()))
-        self._end()
+        self._tell_and_end()
+
+    def _tell_and_end(self) -> None:
+        """End in the first thread that comes here; the other one gets no further."""
+        self._telling.acquire()
+        try:
+            self._tell()
+        finally:
+            self._end()
 
     def _acknowledge(self) -> None:
         """Acknowledge the tasks that have ended since Celery's loop did.
@@ -145,25 +188,60 @@ class Grace:
         if self._worker.hub and self._worker.consumer.blueprint.state != bootsteps.RUN:
             self._worker.hub.close()
 
+    def _read(self) -> None:
+        """Let Celery read the results that children have sent until now."""
+        if self._results:
+            self._results.take(SECONDS_TO_READ, self._sleep)
+
     def _give_back(self) -> None:
-        connection = self._worker.consumer.connection
-        if connection is not None and connection.connected:
-            give_back(connection, self._sleep)
+        self._broker = broker_of(self._worker.consumer, self._sleep)
+        try:
+            self._broker.give_back([*self._running(), *self._unstarted()])
+        except Exception as exc:
+            self._broker.error = f"{type(exc).__name__}: {exc}"
+
+    def _running(self) -> list[Any]:
+        """Return the requests whose tasks run, and whose messages can go back."""
+        return [r for r in self._worker.state.active_requests if not r.acknowledged]
+
+    def _unstarted(self) -> list[Any]:
+        """Return the requests that the worker has fetched and never begun."""
+        kept = self._dropped if self._broker and self._broker.keeps_lost else set()
+        return [
+            r for r in self._received | kept if not r.time_start and not r.acknowledged
+        ]
 
     def _tell(self) -> None:
         logger = logging.getLogger(__name__)
-        running = set(self._worker.state.active_requests)
-        back = [r for r in running if not r.acknowledged]
-        lost = [r for r in running if r.acknowledged and not r.task.acks_late]
-        waiting = [r for r in self._received if not r.time_start and not r.acknowledged]
+        broker = self._broker or Broker(None, self._sleep)
+        running, unstarted = self._running(), self._unstarted()
+        back = [r for r in running if broker.has(r)]
+        waiting = [r for r in unstarted if broker.has(r)]
+        active = list(self._worker.state.active_requests)
+        lost = [r for r in active if r.acknowledged and not r.task.acks_late]
+        gone = [r for r in running if broker.lacks(r)]
         for request in back:
             logger.warning("Given back: %s[%s]", request.name, request.id)
+        for request in gone:
+            logger.warning("No longer in the broker: %s[%s]", request.name, request.id)
         for request in lost:
             logger.error("Lost, not acks_late: %s[%s]", request.name, request.id)
+        stuck = [
+            r
+            for r in (*running, *unstarted)
+            if not broker.has(r) and not broker.lacks(r)
+        ]
+        for request in stuck:
+            logger.error("Not given back: %s[%s]", request.name, request.id)
         logger.warning(
             "%g s after SIGTERM: gave back %d running and %d unstarted tasks; lost %d.",
             self._seconds, len(back), len(waiting), len(lost),
         )  # fmt: skip
+        if stuck:
+            logger.error(
+                "%d tasks could not be given back (%s). %s",
+                len(stuck), broker.error, broker.later,
+            )  # fmt: skip
         sys.stdout.flush()
         sys.stderr.flush()
 
@@ -186,73 +264,6 @@ def _traced(run: Callable[[float], None], ends: float) -> None:
     run(ends)
 
 
-def give_back(connection: Any, sleep: Callable[[float], None]) -> None:
-    """Give back to the broker what a connection has not acknowledged.
-
-    Args:
-        connection: the connection of a worker's consumer; of no use afterwards.
-        sleep: a function that waits for a number of seconds in a native thread.
-    """
-    kind = connection.transport.driver_type
-    if kind == "amqp":
-        # RabbitMQ does it as soon as the connection is gone. Closing the socket is not
-        # enough: a child that was forked later holds it, too.
-        socket = _unpatched("socket", "socket")
-        at_once = _unpatched("socket", "MSG_DONTWAIT")
-        # Unlike select(), poll() takes file descriptors above 1023.
-        poll = _unpatched("select", "poll")()
-        ends = time.monotonic() + 1
-        with suppress(OSError):  # it is gone already
-            copy = socket(fileno=os.dup(connection.connection.sock.fileno()))
-            copy.shutdown(_unpatched("socket", "SHUT_WR"))
-            # RabbitMQ closes its side when it has read everything. Ending before, with
-            # an answer unread, would discard acknowledgements on their way to it.
-            poll.register(copy, _unpatched("select", "POLLIN"))
-            while (left := ends - time.monotonic()) > 0:
-                if poll.poll(left * 1000) and not copy.recv(65536, at_once):
-                    break
-    elif kind == "redis":
-        _give_back_to_redis(connection, sleep)
-    else:
-        connection.close()
-
-
-def _give_back_to_redis(connection: Any, sleep: Callable[[float], None]) -> None:
-    """Restore the messages through a connection of this thread's own.
-
-    Closing the worker's own does not work: kombu then reads a last answer, which never
-    comes if a task runs in the middle of that reading, as with the solo pool.
-    """
-    with connection.clone() as fresh:
-        fresh.connect()
-        mine = fresh.channel()
-        for channel in list(connection.transport.channels):
-            try:
-                if answer := _last_answer(channel, sleep):
-                    mine.client.rpush(*answer)
-            finally:
-                # The oldest last, so that it comes next.
-                for tag in reversed(list(channel.qos._delivered)):
-                    mine.qos.restore_by_tag(tag)
-
-
-def _last_answer(channel: Any, sleep: Callable[[float], None]) -> Any:
-    """Read the queue and the message that Redis has sent and nobody has read.
-
-    Redis forgets a message as it hands it out: it would be lost with this socket.
-    """
-    if not channel._in_poll:
-        return None
-    connection = channel.client.connection
-    # Up to kombu 5.5 the time that Redis waits before it answers is fixed.
-    ends = time.monotonic() + getattr(channel, "brpop_timeout", 1) + 0.5
-    while not connection.can_read(0):
-        if time.monotonic() > ends:
-            return None  # it has been read, and is being handled
-        sleep(0.02)
-    return channel.client.parse_response(connection, "BRPOP")
-
-
 def _scheduled(timer: Any) -> Iterator[Any]:
     """Find the requests that wait for their time, as ``inspect scheduled`` does."""
     from celery.worker.request import Request
@@ -261,16 +272,3 @@ def _scheduled(timer: Any) -> Iterator[Any]:
         arguments = waiting.entry.args
         if arguments and isinstance(arguments[0], Request):
             yield arguments[0]
-
-
-def _unpatched(module: str, name: str) -> Any:
-    """Return a name of the standard library as it was before a green pool's patches."""
-    if green.is_patched("gevent"):
-        from gevent.monkey import get_original
-
-        return get_original(module, name)
-    if green.is_patched("eventlet"):
-        from eventlet.patcher import original
-
-        return getattr(original(module), name)
-    return getattr(import_module(module), name)

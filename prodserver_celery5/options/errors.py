@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 import celery
@@ -53,13 +54,13 @@ def private(module: str, name: str) -> Any:
 
     Args:
         module: the module to import from, such as ``"celery.bin.base"``.
-        name: the name in that module, such as ``"CLIContext"``.
+        name: the name in that module, such as ``"CLIContext"``, or one of a class's.
 
     Raises:
         PrivateNameError: this Celery does not have it.
     """
     try:
-        return getattr(import_module(module), name)
+        return attrgetter(name)(import_module(module))
     except (AttributeError, ImportError) as exc:
         raise PrivateNameError(
             f"Celery {celery.__version__} has no {module}.{name}, which this needs."

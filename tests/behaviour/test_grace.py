@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -10,11 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from prodserver_celery5.pytest_plugin.process import StartedProcess
+from tests.blows.relay import Relay
 from tests.deployment import is_alive, wait_until_asleep
 
 from .scenarios import POOL_STOPS
@@ -139,6 +140,26 @@ def test_what_has_ended_in_time_is_acknowledged(
     assert site.done() == {"ended b"}
     expect_queued(site, 1)
     assert given_back(worker) == {held}
+
+
+@each(("prefork",), "redis-prefork")
+def test_each_of_many_children_is_heard_in_time(
+    make_site: MakeSite, server: str, pool: str
+) -> None:
+    """Celery alone hears of the last one after half a second for each child."""
+    site = make_site("prodserver", server)
+    worker = graceful(
+        site, 7, pool=pool, concurrency=20, prefetch_multiplier=1, loglevel="DEBUG"
+    )
+    held = []
+    for n in range(5):
+        held += site.send("hold_late", *((f"{n}",) for _ in range(3)))
+        site.send("nap_late", (4, f"{n}"))
+    worker.wait_for("Task accepted", count=20)
+    assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert len(site.done()) == 5
+    assert given_back(worker) == set(held)
+    expect_queued(site, 15)
 
 
 @each(POOLS, "redis-prefork")
@@ -302,16 +323,78 @@ def test_what_has_been_revoked_is_not_forgotten(make_site: MakeSite) -> None:
     assert site.done() == {"ended a"}
 
 
-def test_a_broker_that_does_not_answer_stops_nothing(make_site: MakeSite) -> None:
-    site = make_site("prodserver", "redis of its own")
-    worker = graceful(site, 1, concurrency=1)
-    site.send("hold_late", ("a",))
-    site.wait_until(lambda: site.done("began "))
-    os.kill(site.server.process.pid, signal.SIGSTOP)
-    try:
+@pytest.mark.parametrize("server", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("state", ["gone", "silent"])
+def test_what_could_not_go_back_is_named(
+    make_site: MakeSite, server: str, state: str
+) -> None:
+    site = make_site("prodserver", server)
+    host = urlsplit(site.broker)
+    with Relay(host.port) as relay:
+        site.env["REDIS_URL"] = host._replace(
+            netloc=host.netloc.replace(str(host.port), str(relay.port))
+        ).geturl()
+        worker = graceful(site, 2, concurrency=2, prefetch_multiplier=2)
+        running = site.send("hold_late", ("a",), ("b",))
+        site.wait_until(lambda: len(site.done("began ")) == 2)
+        fetched = site.send("hold_late", ("c",))
+        worker.wait_for(r"Received task|\] received", count=3)
+        wait_until_asleep(worker)
+        if state == "silent":
+            relay.silence()
+        else:
+            relay.leave()
+            worker.wait_for("Connection to broker lost|Trying to re-establish")
         assert site.end(worker, signal.SIGTERM)["status"] == 0
-    finally:
-        os.kill(site.server.process.pid, signal.SIGCONT)
+    assert given_back(worker) == set()
+    assert "gave back 0 running and 0 unstarted tasks; lost 0." in worker.output
+    stuck = set(re.findall(r"Not given back: \S+\[(\S+)\]", worker.output))
+    if server == "redis":
+        assert stuck == {*running, *fetched}
+        assert "3 tasks could not be given back" in worker.output
+        assert "Redis hands each out again 3600 s after" in worker.output
+        with site.app() as app, app.connection_for_write() as connection:
+            assert connection.default_channel.client.hlen("unacked") == 3
+    else:
+        # What it had only fetched, RabbitMQ has back with the lost connection.
+        assert stuck == {*running, *(fetched if state == "silent" else ())}
+        assert "RabbitMQ hands them out as soon as it sees" in worker.output
+        expect_queued(site, 3)
+
+
+def test_what_a_connection_fetched_before_it_was_lost_goes_back(
+    make_site: MakeSite,
+) -> None:
+    """On Redis it would wait for the visibility timeout."""
+    site = make_site("prodserver", "redis")
+    host = urlsplit(site.broker)
+    with Relay(host.port) as relay:
+        site.env["REDIS_URL"] = site.broker.replace(str(host.port), str(relay.port))
+        worker = graceful(site, 2, concurrency=1, prefetch_multiplier=2)
+        running, _ = site.send("hold_late", ("a",), ("b",))
+        worker.wait_for(r"Received task|\] received", count=2)
+        site.wait_until(lambda: site.done("began "))
+        relay.leave()
+        worker.wait_for("Connection to broker lost|Trying to re-establish")
+        relay.come_back()
+        worker.wait_for("Connected to redis", count=2)
+        wait_until_asleep(worker)
+        assert site.end(worker, signal.SIGTERM)["status"] == 0
+    assert given_back(worker) == {running}
+    assert "gave back 1 running and 1 unstarted tasks; lost 0." in worker.output
+    expect_queued(site, 2)
+
+
+def test_c_code_that_keeps_the_interpreter_ends_too(make_site: MakeSite) -> None:
+    """No thread of Python's gets a turn; the line that hangs is named."""
+    site = make_site("prodserver", "redis")
+    worker = graceful(site, 1, pool="solo")
+    site.send("match_late", ("a",))
+    site.wait_until(lambda: site.done("began "))
+    assert site.end(worker, signal.SIGTERM)["status"] == 1
+    assert "Timeout (0:00:04)!" in worker.output
+    assert re.search(r'File ".*tasks.py", line \d+ in match_late', worker.output)
+    assert "after SIGTERM" not in worker.output
 
 
 def test_without_the_key_nothing_of_it_is_loaded(make_site: MakeSite) -> None:

@@ -260,7 +260,7 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
             "It takes a number of seconds above 0, or a timedelta.",
         )
         for value, reason in (
-            ("25", "it is not a number of seconds"),
+            ("25s", "it is not a number of seconds"),
             (True, "it is not a number of seconds"),
             (0, "it is not a time above 0"),
             (-1.5, "it is not a time above 0"),

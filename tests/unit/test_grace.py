@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import faulthandler
 import fcntl
 import os
 import resource
@@ -28,9 +29,12 @@ from kombu import Connection
 from kombu.asynchronous.timer import Timer
 
 from prodserver_celery5.entry import Entry
+from prodserver_celery5.grace import brokers, results
 from prodserver_celery5.grace import shutdown as module
+from prodserver_celery5.grace.brokers import Broker, broker_of
 from prodserver_celery5.grace.key import GraceSeconds
-from prodserver_celery5.grace.shutdown import Grace, apply, give_back
+from prodserver_celery5.grace.results import Results
+from prodserver_celery5.grace.shutdown import Grace, apply
 
 ENDED = ["alone 60", "exit 0"]
 
@@ -55,7 +59,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(module, "time", clock := Clock())
+    clock = Clock()
+    for each in (module, brokers, results):
+        monkeypatch.setattr(each, "time", clock)
     return clock
 
 
@@ -69,6 +75,7 @@ def grace(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
     state = Fake(active_requests=set(), reserved_requests=set())
     worker = Fake(consumer=consumer, state=state, statedb=None, pidlock=None)
     worker.pool = Fake(is_green=False, spawn_n=do)
+    consumer.app = Fake(connection_for_read=lambda: other(lambda: None))
     worker.hub = Fake(close=lambda: do("close"))
     grace: Any = Grace(worker, 2.5)
     grace._start_thread = lambda *thread: do(thread)
@@ -76,6 +83,9 @@ def grace(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(sys, "setswitchinterval", lambda s: do(f"alone {s}"))
     monkeypatch.setattr(os, "_exit", lambda status: do(f"exit {status}"))
     monkeypatch.setattr(module, "active_children", list)
+    monkeypatch.setattr(
+        faulthandler, "dump_traceback_later", lambda s, **how: do((s, how))
+    )
     return grace
 
 
@@ -91,14 +101,18 @@ def request(id: str, late: bool = True, **more: Any) -> Request:
     """Make one of Celery's requests without its message."""
     made = object.__new__(Request)
     made.name, made.id, made._task = "mail", id, Fake(acks_late=late)
+    made._message = Fake(delivery_tag=id)
     vars(made).update(more)
     return made
 
 
 def test_the_seconds_of_a_time() -> None:
-    values = 1, Decimal("2.5"), timedelta(minutes=1), SimpleLazyObject(lambda: 25)
+    lazy = SimpleLazyObject(lambda: 25)
+    values = 1, Decimal("2.5"), timedelta(minutes=1), lazy, "25", "2.5"
     entries = [Entry("worker", {"GRACE_SECONDS": value}) for value in values]
-    assert [GraceSeconds().read(entry) for entry in entries] == [1, 2.5, 60, 25]
+    assert [GraceSeconds().read(entry) for entry in entries] == [
+        1, 2.5, 60, 25, 25, 2.5
+    ]  # fmt: skip
 
 
 def test_it_hears_of_the_worker_by_its_signals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +139,9 @@ def test_the_first_sigterm_begins_the_count(grace: Any, clock: Clock) -> None:
     assert not clock.did
     for _ in range(2):
         grace.begin("SIGTERM", how="Warm")
-    waits, guards = (grace._wait, 1002.5), (grace._guard, 1005.5)
-    assert clock.did == [(module._traced, waits), (module._traced, guards)]
+    waits, guards = (grace._wait, 1002.5), (grace._guard, 1004.5)
+    last = (5.5, {"exit": True, "file": 2})
+    assert clock.did == [(module._traced, waits), (module._traced, guards), last]
     # Celery's handler goes on once the thread counts.
     assert clock.slept == [0.001] * 3
 
@@ -151,7 +166,7 @@ def test_what_is_revoked_is_saved(grace: Any, clock: Clock) -> None:
     grace._worker.statedb = "state"
     grace._worker._persistence = Fake(sync=lambda: clock.did.append("saved"))
     grace.begin("SIGTERM")
-    assert clock.did[2:] == ["saved"]
+    assert clock.did[3:] == ["saved"]
 
 
 def test_it_waits_and_gives_back_and_tells_and_ends(grace: Any, clock: Clock) -> None:
@@ -160,11 +175,11 @@ def test_it_waits_and_gives_back_and_tells_and_ends(grace: Any, clock: Clock) ->
 
     consumer = grace._worker.consumer
     consumer.perform_pending_operations = acknowledge
-    consumer.connection = Fake(connected=True, transport=Fake(driver_type="other"))
-    consumer.connection.close = lambda: clock.did.append("give back")
+    consumer.connection = other(lambda: clock.did.append("give back"))
     grace._tell = lambda: clock.did.append("tell")
+    grace._results = Fake(take=lambda *args: clock.did.append(args))
     wait(grace, 0.25)
-    last = ["close", "give back", "tell", *ENDED]
+    last = [(1.0, grace._sleep), "close", "give back", "tell", *ENDED]
     assert clock.did == [("grace", True)] * 3 + last
     assert clock.slept == pytest.approx([0.1, 0.1, 0.05])
 
@@ -173,7 +188,7 @@ def test_a_green_pool_acknowledges_in_its_hub(grace: Any, clock: Clock) -> None:
     grace._worker.pool.is_green = True
     grace.begin("SIGTERM")
     wait(grace, 0.25)
-    assert clock.did[2:] == [grace._acknowledge_in_the_hub, "close", *ENDED]
+    assert clock.did[3:] == [grace._acknowledge_in_the_hub, "close", *ENDED]
 
 
 def test_what_fails_at_the_deadline_does_not_stop_the_rest(
@@ -190,11 +205,33 @@ def test_what_fails_at_the_deadline_does_not_stop_the_rest(
     assert clock.did == ENDED
 
 
-def test_whatever_hangs_it_ends(grace: Any, clock: Clock) -> None:
-    for left in (4, -1):
-        grace._guard(clock.now + left)
-    assert clock.slept == [4, 0]
-    assert clock.did == ENDED * 2
+@pytest.mark.parametrize(("left", "slept"), [(4, 4), (-1, 0)])
+def test_a_broker_that_does_not_answer_holds_up_nothing(
+    grace: Any, clock: Clock, left: int, slept: int
+) -> None:
+    grace._tell = lambda: clock.did.append("tell")
+    grace._guard(clock.now + left)
+    assert clock.slept == [slept]
+    assert clock.did == ["tell", *ENDED]
+
+
+def test_only_one_thread_tells_and_ends(grace: Any, clock: Clock) -> None:
+    """The other one would cut its lines short."""
+    grace._telling.acquire()
+    other = threading.Thread(target=grace._guard, args=(clock.now,), daemon=True)
+    other.start()
+    other.join(0.2)
+    assert other.is_alive()
+    assert not clock.did
+
+
+def test_it_ends_without_a_line_that_cannot_be_written(
+    grace: Any, clock: Clock
+) -> None:
+    grace._tell = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        grace._tell_and_end()
+    assert clock.did == ENDED
 
 
 def test_celery_acknowledges_until_its_loop_ends(grace: Any, clock: Clock) -> None:
@@ -211,6 +248,7 @@ def test_celery_acknowledges_until_its_loop_ends(grace: Any, clock: Clock) -> No
 def test_a_pool_without_an_event_loop(grace: Any) -> None:
     grace._worker.hub = None
     grace._acknowledge_by_the_loop()
+    grace._read()
 
 
 def test_in_a_hub_it_does_so_again_and_again(grace: Any, clock: Clock) -> None:
@@ -221,10 +259,21 @@ def test_in_a_hub_it_does_so_again_and_again(grace: Any, clock: Clock) -> None:
     assert clock.slept == [0.1, 0.1]
 
 
-def test_without_a_connection_nothing_can_be_given_back(grace: Any) -> None:
-    for connection in (None, Fake(connected=False)):
-        grace._worker.consumer.connection = connection
-        grace._give_back()
+def test_what_a_lost_connection_had_is_remembered(grace: Any, clock: Clock) -> None:
+    """Celery forgets it; Redis keeps it, and RabbitMQ has it back."""
+    running, reserved, scheduled = map(request, ("running", "reserved", "scheduled"))
+    consumer, state = grace._worker.consumer, grace._worker.state
+    consumer.on_close = lambda: clock.did.append("Celery's own")
+    state.active_requests.add(running)
+    state.reserved_requests |= {running, reserved}
+    consumer.timer.call_after(60, print, (scheduled, 1))
+    grace.watch(consumer)
+    consumer.on_close()
+    assert clock.did == ["Celery's own"]
+    grace._broker = Fake(keeps_lost=True)
+    assert set(grace._unstarted()) == {reserved, scheduled}
+    grace._broker = Fake(keeps_lost=False)
+    assert grace._unstarted() == []
 
 
 def test_it_tells_what_went_back_and_what_is_lost(
@@ -242,6 +291,8 @@ def test_it_tells_what_went_back_and_what_is_lost(
         request("just begun", late=False),
         request("ended", acknowledged=True),
     }
+    grace._broker = Broker(Fake(close=lambda: None), clock.sleep)
+    grace._broker.give_back([])
     grace._received = {
         request("waiting"),
         request("scheduled"),
@@ -258,6 +309,52 @@ def test_it_tells_what_went_back_and_what_is_lost(
     ]
     assert last == ("WARNING", total)
     assert clock.did == ["stdout", "stderr"]
+
+
+HOUR = "Redis hands each out again 3600 s after it was fetched."
+
+
+@pytest.mark.parametrize(
+    ("broker", "why"),
+    [
+        ("", "(it does not answer). The broker keeps them."),
+        ("amqp", "(the connection is lost). RabbitMQ hands them out as soon as"),
+        ("redis", f"(ZeroDivisionError: division by zero). {HOUR}"),
+    ],
+)
+def test_it_tells_what_did_not_go_back(
+    grace: Any, clock: Clock, caplog: pytest.LogCaptureFixture, broker: str, why: str
+) -> None:
+    grace._worker.state.active_requests = {request("running")}
+    grace._received = {request("waiting")}
+    if broker:
+        connection = redis(clock) if broker == "redis" else amqp(None)
+        connection.clone, connection.connected = (lambda: 1 / 0), False
+        grace._worker.consumer.connection = connection
+        grace._give_back()
+    grace._tell()
+    *each, total, last = [record.message for record in caplog.records]
+    names = "running", "waiting"
+    assert sorted(each) == [f"Not given back: mail[{name}]" for name in names]
+    assert total.endswith("gave back 0 running and 0 unstarted tasks; lost 0.")
+    assert last.startswith(f"2 tasks could not be given back {why}")
+
+
+def test_redis_may_have_handed_it_out_or_lost_it(
+    grace: Any, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message whose visibility timeout has passed, say, does not go back."""
+    grace._worker.state.active_requests = {request("running"), request("gone")}
+    grace._dropped = {request("fetched")}
+    grace._worker.consumer.connection = redis(clock, channel("running", "gone"))
+    grace._give_back()
+    grace._tell()
+    assert clock.did == ["connect", "running", "fetched"]
+    assert [record.message for record in caplog.records] == [
+        "Given back: mail[running]",
+        "No longer in the broker: mail[gone]",
+        "2.5 s after SIGTERM: gave back 1 running and 1 unstarted tasks; lost 0.",
+    ]
 
 
 def test_it_ends_with_its_pidfile_and_its_children(
@@ -322,12 +419,24 @@ def test_rabbitmq_is_waited_for_until_it_has_read_everything(
     monkeypatch.setattr(select, "poll", lambda: poll)
     with mine, peer:
         mine.send(b"ack")
-        give_back(amqp(mine), clock.sleep)
+        broker = give_back(amqp(mine), clock)
+    assert broker.has(request("a")) == ("closes" in steps)
     assert left == [1000 - 125 * n for n in range(len(steps.split()))]
 
 
-def amqp(sock: socket.socket) -> Any:
-    return Fake(transport=Fake(driver_type="amqp"), connection=Fake(sock=sock))
+def amqp(sock: socket.socket | None) -> Any:
+    transport = Fake(driver_type="amqp")
+    return Fake(transport=transport, connected=True, connection=Fake(sock=sock))
+
+
+def other(close: Any) -> Any:
+    return Fake(transport=Fake(driver_type="other"), close=close)
+
+
+def give_back(connection: Any, clock: Clock, *requests: Any) -> Broker:
+    broker = broker_of(Fake(connection=connection), clock.sleep)
+    broker.give_back(requests)
+    return broker
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -339,8 +448,8 @@ def test_rabbitmq_may_be_gone_before_anybody_has_noticed(clock: Clock) -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         with mine:
-            give_back(amqp(mine), clock.sleep)
-        give_back(amqp(mine), clock.sleep)  # not even open
+            give_back(amqp(mine), clock)
+        give_back(amqp(mine), clock)  # not even open
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -356,7 +465,7 @@ def test_the_connection_may_be_one_of_thousands(
         with mine, peer:
             peer.send(b"unread")
             peer.shutdown(socket.SHUT_WR)
-            give_back(amqp(mine), clock.sleep)
+            assert give_back(amqp(mine), clock).has(request("a"))
             assert peer.recv(1) == b""
             assert mine.recv(1) == b"", "it has read to the end"
     finally:
@@ -366,10 +475,14 @@ def test_the_connection_may_be_one_of_thousands(
 def redis(clock: Clock, *channels: Any) -> Any:
     """Make a connection with channels; what its clone does is noted."""
     client = Fake(rpush=lambda *pushed: clock.did.append(pushed))
-    mine = Fake(client=client, qos=Fake(restore_by_tag=clock.did.append))
+    client.hget = lambda key, tag: None if (key, tag) == ("unacked", "gone") else tag
+    qos = Fake(restore_by_tag=clock.did.append)
+    mine = Fake(client=client, qos=qos, unacked_key="unacked")
     fresh = Fake(connect=lambda: clock.did.append("connect"), channel=lambda: mine)
-    transport = Fake(driver_type="redis", channels=channels)
-    return Fake(connected=True, transport=transport, clone=lambda: nullcontext(fresh))
+    kind = Fake(visibility_timeout=3600)
+    made = Fake(transport=Fake(driver_type="redis", channels=channels, Channel=kind))
+    made.transport_options, made.clone = {}, lambda: nullcontext(fresh)
+    return made
 
 
 def channel(*tags: str, silent: int | None = None, **more: Any) -> Any:
@@ -394,7 +507,7 @@ def test_what_cannot_be_read_keeps_nothing_back(clock: Clock) -> None:
     broken = channel("1", "2", silent=0)
     del broken.client.parse_response
     with pytest.raises(AttributeError):
-        give_back(redis(clock, broken), clock.sleep)
+        give_back(redis(clock, broken), clock)
     assert clock.did == ["connect", "2", "1"]
 
 
@@ -402,7 +515,7 @@ def test_what_cannot_be_read_keeps_nothing_back(clock: Clock) -> None:
 def test_an_answer_that_another_thread_has_read(
     clock: Clock, more: dict[str, float], limit: float
 ) -> None:
-    give_back(redis(clock, channel("1", silent=999, **more)), clock.sleep)
+    give_back(redis(clock, channel("1", silent=999, **more)), clock)
     assert clock.did == ["connect", "1"]
     assert clock.now - 1000 == pytest.approx(limit, abs=0.03)
 
@@ -414,9 +527,54 @@ def test_another_broker_has_back_what_kombu_keeps(tmp_path: Path) -> None:
         queue = connection.SimpleQueue("grace")
         queue.put("a message")
         queue.get(timeout=1)
-        give_back(connection, time.sleep)
+        give_back(connection, Clock())
     with Connection("filesystem://", transport_options=options) as connection:
         assert connection.SimpleQueue("grace").get(timeout=1).payload == "a message"
+
+
+# The results of children
+
+
+def test_a_result_is_read_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery would sleep for half a second at the child that has none."""
+    monkeypatch.setattr(results, "PAUSE", 20_000)
+    (silent, _silent), (speaks, says) = os.pipe(), os.pipe()
+    handler = Fake(fileno_to_outq={silent: "a child", speaks: "another"})
+    read: list[Any] = []
+    handler._flush_outqueue = lambda *args: read.append(args)
+    try:
+        Results(handler)
+        os.write(says, b"a result")
+        for fd in (silent, speaks):
+            handler._flush_outqueue(fd, "remove", handler.fileno_to_outq, "heard")
+        assert read == [(speaks, "remove", handler.fileno_to_outq, "heard")]
+        # Celery's own forgets a child that is gone.
+        handler._flush_outqueue(99, "remove", handler.fileno_to_outq, "heard")
+        assert read[1][0] == 99
+    finally:
+        for fd in (silent, _silent, speaks, says):
+            os.close(fd)
+
+
+def test_what_has_come_is_read_and_nothing_later(clock: Clock) -> None:
+    out, into = os.pipe()
+    handler = Fake(fileno_to_outq={out: "a child"}, _flush_outqueue=os.read)
+    taken = Results(handler)
+    os.write(into, b"a result")
+    try:
+        taken.take(0.02, clock.sleep)
+        assert sum(clock.slept) == pytest.approx(0.02), "Celery does not read it"
+        assert taken._reading.locked()
+        taken._reading.release()
+
+        def read(seconds: float) -> None:
+            assert os.read(out, 99)
+
+        taken.take(1, read)
+        assert taken._reading.locked()
+    finally:
+        os.close(out)
+        os.close(into)
 
 
 # The patches of green pools
@@ -437,6 +595,7 @@ def test_its_thread_and_its_sleep_are_not_green(
     assert grace._sleep is time.sleep
     assert not started
     kept = Fake(start_new_thread="the thread before", sleep="the sleep before")
+    kept.allocate_lock = _thread.allocate_lock
     patched = Fake(is_module_patched=bool, is_monkey_patched=bool)
     patched.get_original = lambda _, name: getattr(kept, name)
     patched.original = lambda _: kept

@@ -67,8 +67,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "leader.lead": {"findings", "leader.locks", "options.errors", "process.restart"},
     "leader.locks": set(),
-    "grace.key": {"findings", "grace.shutdown", "key", "values"},
-    "grace.shutdown": {"process.green"},
+    "grace.key": {"findings", "grace.shutdown", "key", "options.errors", "values"},
+    "grace.shutdown": {"grace.brokers", "grace.results", "process.green"},
+    "grace.brokers": {"process.green"},
+    "grace.results": set(),
     "options.declared": {"findings", "options.errors", "redaction"},
     "options.errors": {"findings", "redaction"},
 }  # fmt: skip
