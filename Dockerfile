@@ -2,15 +2,17 @@
 #
 #     docker build -t prayer-room .
 #     docker run --rm --env-file env prayer-room python manage.py migrate --noinput
-#     docker run --env-file env -p 8000:8000 prayer-room
-#     docker run --env-file env --stop-timeout 60 prayer-room python manage.py prodserver worker
-#     docker run --env-file env prayer-room python manage.py prodserver beat
+#     docker run --init --env-file env -p 8000:8000 prayer-room
+#     docker run --init --env-file env --stop-timeout 60 prayer-room \
+#         python manage.py prodserver worker
+#     docker run --init --env-file env prayer-room python manage.py prodserver beat
 #
 # The second line is the release: run it once per version, before the processes start,
 # never as part of one. `env` has SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL, RABBITMQ_URL
 # or REDIS_URL, EMAIL_URL, and behind a proxy TRUSTED_PROXIES=1; on the internet, the
 # third line needs a proxy in front. `docker stop` kills after 10 seconds; --stop-timeout
-# gives the worker's tasks longer to finish.
+# gives the worker's tasks longer to finish. Without --init, a SIGTERM that comes while a
+# process starts is lost: the kernel keeps it from the first process of a container.
 #
 # On Dokku and the like, the commands come from the Procfile. EXPOSE is left out on
 # purpose: with it Dokku publishes that port instead of 80; without it, Dokku sets PORT.

@@ -309,6 +309,16 @@ def test_kubernetes_has_a_beat_that_takes_over() -> None:
     assert settings.PRODUCTION_PROCESSES["beat"]["LEADER_LOCK"] == "default"
 
 
+def test_no_process_of_the_example_is_the_first_of_its_container() -> None:
+    """It would not get a SIGTERM that comes while it starts."""
+    found = manifests()
+    for name in RUNNING:
+        pod = found["Deployment", f"prayer-room-{name}"]["spec"]["template"]["spec"]
+        assert pod["shareProcessNamespace"] is True
+    compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
+    assert all(compose["services"][name]["init"] is True for name in RUNNING)
+
+
 def test_kubernetes_waits_for_tasks() -> None:
     spec = manifests()["Deployment", "prayer-room-worker"]["spec"]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] > 30  # the default
