@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from django.core.management import CommandError
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseServerBackend
 
-from . import redaction, rules
+from . import rules
 from .entry import Entry, names_of
 from .findings import Finding, Rule
 from .grace.key import GraceSeconds
@@ -21,6 +22,7 @@ from .key import Key, Start
 from .leader.key import LeaderLock
 from .options import rules as of_options
 from .process import restart
+from .redaction import hidden
 
 if TYPE_CHECKING:
     import click
@@ -123,12 +125,13 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             )
             raise CommandError(str(finding)) from exc
         except restart.RestartError as exc:
-            raise CommandError(f"{self.entry}: {exc}") from exc
+            raise CommandError(hidden(f"{self.entry}: {exc}")) from exc
         for doubt in self._doubts:
             with suppress(OSError):  # nobody can read it
                 print(f"Warning: {doubt}", file=sys.stderr)
         if not context.obj.quiet:
-            line = redaction.line(words)
+            # Each by itself, too: what quotes a quote hides where a value begins.
+            line = hidden(shlex.join(map(hidden, words)))
             # A character that the output cannot encode is no reason not to start.
             encoding = getattr(sys.stdout, "encoding", None) or "ascii"
             line = line.encode(encoding, "backslashreplace").decode(encoding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import redaction
+from .redaction import hidden
 
 if TYPE_CHECKING:
     from .entry import Entry
@@ -70,10 +70,8 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
         self.where = where
         if where:
             joint = ", " if where == (COMMAND_LINE, "") else ": "
-            message = f"{where}{joint}{message}"
-        self.message, self.hint = (
-            redaction.text(" ".join(text.split())) for text in (message, hint)
-        )
+            message = f"{_shortened(_line(str(where)))}{joint}{message}"
+        self.message, self.hint = _line(message), _line(hint)
         self.stops = here or id.startswith("E")
         self.__cause__ = cause
         # Messages of Celery and Python may lack a full stop.
@@ -84,3 +82,12 @@ class Finding(Exception):  # noqa: N818 - not all of them are errors
 
 Rule = Callable[["Entry"], Iterator[Finding]]
 """Finds something wrong with an entry."""
+
+
+def _line(text: str) -> str:
+    return hidden(" ".join(text.split()))
+
+
+def _shortened(text: str) -> str:
+    # Only now: the half of a password would not be known as one.
+    return text if len(text) <= 120 else f"{text[:119]}…"

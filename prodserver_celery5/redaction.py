@@ -1,87 +1,79 @@
-"""The redaction of passwords in everything that is shown."""
+"""The one way to hide what is secret, applied where text leaves the package.
+
+Text is whatever is shown: a sentence, the words of a command line, the repr of a
+setting, JSON. What may be secret is hidden, even if that hides a little too much.
+"""
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Sequence
-from itertools import pairwise
 
-__all__ = ("line", "name_is_secret", "text", "value", "word")
+__all__ = ("hidden", "is_secret")
 
-_SECRET = re.compile(
-    "api|credential|database|key|pass|pwd|secret|signature|token", re.IGNORECASE
+_NAME = r"[\w.-]*(?:api|credential|database|key|pass|pwd|secret|signature|token)[\w.-]*"
+
+# A quote, also one in JSON that stands in a repr or in other JSON.
+_QUOTE = r"""\\*['"]"""
+
+# A value: quoted, in brackets with at most one more pair inside, or up to a space; the
+# first two also behind a word, as in b'…' or Secret('…').
+_VALUE = (
+    r"""\*\*|\w*(?P<{0}>\\*['"]).*?(?<!\\)(?P={0})"""
+    r"|\w*\[(?:[^\[\]]|\[[^\]]*\])*\]|\w*\{{(?:[^{{}}]|\{{[^}}]*\}})*\}}"
+    r"""|\w*\((?:[^()]|\([^)]*\))*\)|<[^>]*>|[^\s'",;&{{}}\[\]()<>]+"""
 )
 
-
-# On the web, a password ends before the first slash, and a colon can be a port's.
-_WEB = re.compile(
-    r"\b((?:https?|file)://[^\s:/[]*):(?!\d{1,5}[,;])[^\s/?#]*@", re.IGNORECASE
-)
-
-# Elsewhere up to the last @ before a space: a password may have an unescaped @ or / in
-# it. Else, for a password with a space, up to the very last @, unless a port follows
-# the colon, or the address ends there.
-_ADDRESS = re.compile(
-    r"(?<!http)(?<!https)(?<!file)(://[^\s:/[]*):(?:\S*@|(?!\s|\d+\b).*@)",
-    re.IGNORECASE,
-)
-
-# A key of a dict and its value, as repr() shows them; and a name with its value.
-_PAIR = re.compile(
-    r"""(['"])([^'"]*)\1: ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,{}\[\]'"]+)"""
-)
-_NAMED = re.compile(r"""([\w.-]+)=([^\s'",;&]+)""")
-
-
-def text(message: str) -> str:
-    """Return a sentence, or part of one, without the passwords of its addresses."""
-    return _ADDRESS.sub(r"\1:**@", _WEB.sub(r"\1:**@", message))
-
-
-def value(shown: str) -> str:
-    """Return the repr of a value without passwords, whatever is nested in it.
-
-    Args:
-        shown: the repr, such as ``{'PASSWORD': 's3cret'}``.
-    """
-
-    def pair(found: re.Match[str]) -> str:
-        quote, name = found[1], found[2]
-        return f"{quote}{name}{quote}: **" if name_is_secret(name) else found[0]
-
-    def named(found: re.Match[str]) -> str:
-        return f"{found[1]}=**" if name_is_secret(found[1]) else found[0]
-
-    return text(_NAMED.sub(named, _PAIR.sub(pair, shown)))
-
-
-def name_is_secret(name: str) -> bool:
-    """Whether the value of an option, setting or variable must not be shown."""
-    return bool(_SECRET.search(name))
-
-
-def word(shown: str) -> str:
-    """Return one word of a command line, or the repr of a value, without passwords.
-
-    Args:
-        shown: the word or the repr, such as ``broker_password=s3cret`` or
-            ``'amqp://me:s3cret@host'``.
-    """
-    # No sentence follows, so everything up to the last @ is the password.
-    shown = re.sub(r"(://[^\s:/[]*):(?!\d+/).*@", r"\1:**@", text(shown))
-    name, equals, _ = shown.partition("=")
-    return f"{name}=**" if equals and name_is_secret(name) else shown
-
-
-def line(words: Sequence[str]) -> str:
-    """Return the words of a command line, quoted for a shell, without passwords."""
-    return shlex.join(
-        "**"
-        if before.startswith("-")
-        and "=" not in before
-        and name_is_secret(before)
-        and not current.startswith("-")
-        else word(current)
-        for before, current in pairwise(["", *words])
+_SECRETS = [
+    (re.compile(pattern, re.IGNORECASE), shown)
+    for pattern, shown in (
+        # A password in an address. On the web it ends before the first slash, and what
+        # follows the colon can be a port.
+        (
+            r"\b((?:https?|file)://[^\s:/\[]*):(?!\d{1,5}[,;])[^\s/?#]*@",
+            r"\1:**@",
+        ),
+        # An address that is quoted ends with the quotes.
+        (
+            rf"({_QUOTE}[^\s'\"]*(?<!http)(?<!https)(?<!file)://[^\s:/\['\"]*):"
+            r"(?!\d+[/'\"])[^'\"]*@",
+            r"\1:**@",
+        ),
+        # Elsewhere up to the last @ before a space: an unescaped @ or / may be in it.
+        # Else, for one with a space, up to the very last @, unless a port follows the
+        # colon or the address ends there.
+        (
+            r"(?<!http)(?<!https)(?<!file)(://[^\s:/\[]*):(?:\S*@|(?!\s|\d+\b).*@)",
+            r"\1:**@",
+        ),
+        # A key and its value in a dict or in JSON; a key of ARGS and what it is set to.
+        (
+            rf"((?P<key>{_QUOTE}){_NAME}(?P=key)(?:: ?|\] = ))(?:{_VALUE.format('a')})",
+            r"\1**",
+        ),
+        # A word of a command line that is quoted as a whole.
+        (rf"((?P<word>['\"])(?:--?)?{_NAME}=).*?(?<!\\)(?=(?P=word))", r"\1**"),
+        # A name with its value, and an option with its own, also as two quoted words.
+        (rf"\b({_NAME} ?= ?)(?:{_VALUE.format('b')})", r"\1**"),
+        (
+            rf"(--?{_NAME}(?:['\"],)? +)(?!-|'-)(?:{_VALUE.format('c')})",
+            r"\1**",
+        ),
     )
+]
+
+
+def hidden(text: str) -> str:
+    """Return a text without what may be secret.
+
+    Args:
+        text: what is about to be shown, such as ``--broker=amqp://me:s3cret@host`` or
+            ``{'PASSWORD': 's3cret'}``.
+    """
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of an option or a variable of this name must not be shown."""
+    return bool(re.fullmatch(_NAME, name, re.IGNORECASE))

@@ -10,8 +10,6 @@ from typing import Any
 
 from django.utils.functional import LazyObject, Promise
 
-from . import redaction
-
 __all__ = ("reason", "resolved", "same", "shown", "told")
 
 
@@ -60,7 +58,7 @@ def shown(value: object) -> str:
     with suppress(Exception):
         value = resolved(value)
     with suppress(Exception):
-        return redaction.value(repr(value))
+        return repr(value)
     return f"<{type(value).__name__}>"
 
 

@@ -28,6 +28,7 @@ from django.db.models import F
 from ..findings import Where
 from ..options.errors import OptionError, private
 from ..process import restart
+from ..redaction import hidden
 from .locks import LEASE, Lock, RefusedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Lead:
 
 def _log(level: int, line: str) -> None:
     # Not made earlier: applying LOGGING may disable the loggers that exist by then.
-    logging.getLogger(__name__).log(level, "beat: %s", " ".join(line.split()))
+    logging.getLogger(__name__).log(level, "beat: %s", hidden(" ".join(line.split())))
 
 
 def enter(start: Start, lock: Lock) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import celery
 import click
 
-from .. import redaction
 from ..findings import Where
 from . import pasted
 from .declared import (
@@ -121,7 +120,7 @@ class Command:
         return UnknownOptionError(
             f"Celery {celery.__version__}'s {self.name} has no such option.",
             f"Did you mean {near[0]!r}?" if near else "",
-            Where("ARGS", redaction.word(key)),
+            Where("ARGS", key),
         )
 
     def parse(self, words: Sequence[str]) -> click.Context:
@@ -145,7 +144,7 @@ class Command:
             raise OptionError(
                 f"only what follows `celery {self.name}` belongs here.",
                 hint,
-                Where("ARGS", f"word {redaction.word(repr(words[0]))}"),
+                Where("ARGS", f"word {words[0]!r}"),
             )
         end = words.index("--") if "--" in words else len(words)
         words = [*(self._short.get(word, word) for word in words[:end]), *words[end:]]
@@ -189,7 +188,7 @@ class Command:
                 if "=" in word and not hint
                 else "it belongs to no option.",
                 hint,
-                Where("ARGS", f"word {redaction.word(repr(word))}"),
+                Where("ARGS", f"word {word!r}"),
             ) from exc
 
 

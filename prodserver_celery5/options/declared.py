@@ -13,8 +13,8 @@ from typing import Any, Final
 import celery
 import click
 
-from .. import redaction
 from ..findings import Where
+from ..redaction import is_secret
 from .errors import OptionError, UnknownOptionError, private
 
 __all__ = (
@@ -137,12 +137,12 @@ def named(param: click.Parameter) -> click.Parameter:
             if isinstance(exc, click.ClickException):
                 message = exc.message or exc.format_message()
             else:
-                what = redaction.word(repr(given)) if isinstance(given, str) else "it"
+                what = repr(given) if isinstance(given, str) else "it"
                 message = f"Celery cannot read {what} ({type(exc).__name__}: {exc})."
                 if type(param.type).__module__.startswith("celery."):
                     # Named for what `--help` shows: <min workers>, <max workers>
                     message += f" It takes {param.type.name}."
-            if _is_secret(param) and not isinstance(exc, click.MissingParameter):
+            if _has_secret(param) and not isinstance(exc, click.MissingParameter):
                 message = "it does not take this value."
             absent = declared if given is None else None
             where = Where("ARGS", param.opts[-1])
@@ -152,10 +152,10 @@ def named(param: click.Parameter) -> click.Parameter:
     return declared
 
 
-def _is_secret(param: click.Parameter) -> bool:
+def _has_secret(param: click.Parameter) -> bool:
     """Whether a value of this parameter must not be shown."""
     names = (str(param.name), *param.opts, *param.secondary_opts, *envvars(param))
-    return any(map(redaction.name_is_secret, names))
+    return any(map(is_secret, names))
 
 
 def envvars(param: click.Parameter) -> list[str]:

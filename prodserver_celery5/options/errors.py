@@ -9,7 +9,6 @@ from typing import Any
 import celery
 import click
 
-from .. import redaction
 from ..findings import Where
 
 __all__ = ("OptionError", "PrivateNameError", "UnknownOptionError", "private")
@@ -33,11 +32,9 @@ class OptionError(ValueError):
         where: Where = Where(),  # noqa: B008 - a tuple
         absent: click.Parameter | None = None,
     ) -> None:
-        message, self.hint = (
-            redaction.text(" ".join(text.split())) for text in (message, hint)
-        )
         super().__init__(message)
-        self.where = where._replace(what=" ".join(where.what.split()))
+        self.hint = hint
+        self.where = where
         self.absent = absent
 
 

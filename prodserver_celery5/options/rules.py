@@ -10,7 +10,6 @@ from typing import Any
 
 from django.apps import apps
 
-from .. import redaction
 from ..entry import Entry
 from ..findings import Finding, Rule, Where
 from ..process import green
@@ -53,9 +52,7 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
     """
     variable = command.variable(whole.absent) if whole.absent else ""
     if value := os.environ.get(variable):
-        text = redaction.word(repr(value))
-        text = "**" if redaction.name_is_secret(variable) else text
-        whole.where = Where(variable, f"= {text}")
+        whole.where = Where(variable, f"= {value!r}")
         yield whole
         return
     found = False
@@ -254,8 +251,7 @@ def _texts(entry: Entry) -> Iterator[tuple[Where, str, str]]:
     """Yield where each text of ARGS is, the text, and how settings spell its value."""
     args = entry.args
     if isinstance(args, str):
-        shown = f"= {redaction.word(repr(args))}"
-        yield Where("ARGS", shown), args, "an f-string with {}"
+        yield Where("ARGS", f"= {args!r}"), args, "an f-string with {}"
     elif isinstance(args, Mapping):
         for key, value in args.items():
             for text in value if isinstance(value, (list, tuple, set)) else [value]:
@@ -263,7 +259,7 @@ def _texts(entry: Entry) -> Iterator[tuple[Where, str, str]]:
                     yield where_is(key, value), text, f'"{key}": {{}}'
     elif isinstance(args, (list, tuple)):
         for word in map(str, args):
-            yield Where("ARGS", f"word {redaction.word(repr(word))}"), word, "{}"
+            yield Where("ARGS", f"word {word!r}"), word, "{}"
 
 
 def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.types import FloatParamType, IntParamType
 
-from .. import redaction, values
+from .. import values
 from ..findings import Where
 from .command import Command
 from .declared import normal
@@ -82,11 +82,8 @@ def followed(words: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def where_is(key: object, value: object) -> Where:
-    """Show a key and its value as they stand in ARGS, but without passwords."""
-    name, text = values.shown(key), values.shown(value)
-    text = "**" if redaction.name_is_secret(name) else redaction.word(text)
-    text = text if len(text) < 100 else text[:99] + "…"
-    return Where("ARGS", f"[{name}] = {text}")
+    """Show a key and its value as they stand in ARGS."""
+    return Where("ARGS", f"[{values.shown(key)}] = {values.shown(value)}")
 
 
 def _resolved(value: Any) -> Any:

@@ -16,6 +16,7 @@ from celery.bin.worker import worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prodserver_celery5.findings import Finding
 from prodserver_celery5.options.command import Command
 from prodserver_celery5.options.errors import OptionError
 from tests import parsing
@@ -108,7 +109,8 @@ def test_arbitrary_args(app: Celery, program: str, args: Any) -> None:
     mistakes = parsing.mistakes(program, app, args)
     for mistake in mistakes:
         assert isinstance(mistake, OptionError)
-        assert is_one_line(f"{mistake.where}: {mistake}")
+        finding = Finding("E007", (), str(mistake), where=mistake.where)
+        assert is_one_line(str(finding))
     if mistakes:
         with pytest.raises(OptionError):
             parse(app, program, args)
