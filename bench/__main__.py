@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.procfile import ROOT
-from tests.servers import Redis
+from tests.servers import PostgreSQL, Redis
 
 from . import report
 from .measure import QUESTIONS, Run, available
@@ -41,6 +41,9 @@ PACKAGES = (
 # Our backend, with and without a key of its entry.
 PAIR = ["with", "without"]
 
+# How many runs are due at once.
+BURST = 300
+
 Values = dict[str, dict[str, list[float]]]
 
 
@@ -52,13 +55,20 @@ class Benchmark:
         projects: the projects to run.
         rounds: how many turns each contender gets; some parts take more.
         quick: whether to skip sizes and repeats.
+        postgresql: the URL of a database, if there is a server.
     """
 
     def __init__(
-        self, redis: Redis, projects: list[Project], rounds: int, quick: bool
+        self,
+        redis: Redis,
+        projects: list[Project],
+        rounds: int,
+        quick: bool,
+        postgresql: str = "",
     ) -> None:
         self.rounds = rounds
         self.redis = redis
+        self.postgresql = postgresql
         self.projects = projects
         self.quick = quick
         # By measurement, then contender: one value per turn; equal indexes are pairs.
@@ -184,6 +194,24 @@ class Benchmark:
                 with self._start(contender, "beat", project, args, keys=keys) as run:
                     self._keep(f"{name} first", contender, run.first_message())
 
+    def burst(self, project: Project) -> None:
+        """Measure how long beat takes for many runs that are due at once."""
+        if project.name != "small":
+            return
+        args = {"scheduler": "django_celery_beat.schedulers:DatabaseScheduler"}
+        keys = {"LEADER_LOCK": "default"}
+        for database in ("SQLite", "PostgreSQL"):
+            if database == "PostgreSQL":
+                if not self.postgresql:
+                    continue
+                project.env["DATABASE_URL"] = self.postgresql
+                project.manage("migrate", "--noinput")
+            for contender in self._turns(3 * self.rounds, PAIR):
+                project.schedule(BURST, at_once=True)
+                with self._start(contender, "beat", project, args, keys=keys) as run:
+                    self._keep(f"burst {database}", contender, run.burst(BURST))
+            project.env.pop("DATABASE_URL", None)
+
     def probe(self, project: Project) -> None:
         """Measure what it costs to ask a worker whether it is alive."""
         if project.name != "small":
@@ -256,7 +284,8 @@ def redis_version() -> str:
 def main() -> None:
     """Measure, print the tables, and after a whole run update the documentation."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("prefork", "replaced", "throughput", "gevent", "beat", "keys", "probe")
+    parts = ("prefork", "replaced", "throughput", "gevent", "beat", "keys", "burst")
+    parts += ("probe",)
     parser.add_argument("--quick", action="store_true", help="fewer runs")
     parser.add_argument("--rounds", type=int, help="turns of each (3; 2 if quick)")
     parser.add_argument("--part", action="append", choices=parts)
@@ -284,7 +313,12 @@ def main() -> None:
             for name in options.project or PROJECTS:
                 (folder / name).mkdir()
                 projects.append(Project(name, folder / name, redis.url()))
-            benchmark = Benchmark(redis, projects, rounds, options.quick)
+            postgresql = ""
+            if PostgreSQL.program:
+                # With its defaults: a commit waits for the disk.
+                server = PostgreSQL(folder, stack, "-c", "fsync=on")
+                postgresql = server.url(lambda url: None)
+            benchmark = Benchmark(redis, projects, rounds, options.quick, postgresql)
             benchmark.run(options.part or list(parts))
         print()
         known = {"machine": machine(), "values": benchmark.values}

@@ -115,6 +115,13 @@ class Run:
         self._until(lambda: self.redis.llen("celery"))
         return time.perf_counter() - self.began
 
+    def burst(self, count: int) -> float:
+        """Wait for so many messages; return the seconds from the first to the last."""
+        self._until(lambda: self.redis.llen("celery"), 0.001)
+        began = time.perf_counter()
+        self._until(lambda: int(self.redis.llen("celery")) >= count, 0.001)
+        return time.perf_counter() - began
+
     def lateness(self, seconds: float) -> list[float]:
         """Return how late each message comes: one is due a second after the last."""
         late: list[float] = []

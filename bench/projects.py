@@ -162,20 +162,29 @@ class Project:
             for _ in range(count):
                 app.send_task(f"bench.tasks.{task}", queue=queue, producer=producer)
 
-    def schedule(self, count: int) -> None:
-        """Create periodic tasks: one runs every second, the rest daily."""
+    def schedule(self, count: int, *, at_once: bool = False) -> None:
+        """Create periodic tasks: one runs every second, the rest daily.
+
+        Args:
+            count: how many.
+            at_once: whether all run daily, and are due now.
+        """
         self.python(
             "-c",
             "import django; django.setup()\n"
+            "from datetime import timedelta\n"
             "from django.utils.timezone import now\n"
             "from django_celery_beat.models import *\n"
             "PeriodicTask.objects.all().delete()\n"
             "every = IntervalSchedule.objects.get_or_create\n"
             "second = every(every=1, period='seconds')[0]\n"
             "day = every(every=1, period='days')[0]\n"
+            f"at_once = {at_once}\n"
+            "before = now() - timedelta(days=2 * at_once)\n"
             "PeriodicTask.objects.bulk_create([PeriodicTask(\n"
-            "    name=f'task {n}', task='bench.tasks.nothing', last_run_at=now(),\n"
-            "    interval=day if n else second, queue='daily' if n else None,\n"
+            "    name=f'task {n}', task='bench.tasks.nothing', last_run_at=before,\n"
+            "    interval=day if n or at_once else second,\n"
+            "    queue='daily' if n and not at_once else None,\n"
             f") for n in range({count})])\n"
             "PeriodicTasks.update_changed()\n",
         )

@@ -116,6 +116,12 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
         pair = ("with", "without")
         made |= _table(f"key: {title}", unit, rows, pair=pair, paired=True)
     rows = {
+        database: found
+        for database in ("SQLite", "PostgreSQL")
+        if (found := values.get(f"burst {database}"))
+    }
+    made |= _table("burst", "s", rows, pair=("with", "without"), paired=True)
+    rows = {
         label: found
         for kind, label in (("cpu", "CPU"), ("wall", "time"))
         if (found := values.get(f"probe {kind}"))

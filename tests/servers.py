@@ -145,23 +145,24 @@ class PostgreSQL:
     Args:
         folder: for its data and its log.
         stack: ends it.
+        words: more words of its command line.
     """
 
     program = next(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *words: str) -> None:
         assert self.program
         self.folder = folder
         self.port = free_port()
+        self._words = words
         self._bin = Path(self.program)
         self._databases = 0
         self._migrated: set[str] = set()
         # PostgreSQL refuses to run as root; Debian has a user for it.
         self._user = "postgres" if os.geteuid() == 0 else None
         self.home = _make_home(self._user, stack)
-        words = ["--auth=trust", "--username=tests", "--no-sync"]
-        words += ["--pgdata", str(self.home)]
-        self._run("initdb", *words)
+        options = ["--auth=trust", "--username=tests", "--no-sync"]
+        self._run("initdb", *options, "--pgdata", str(self.home))
         self.process = self._start()
         stack.callback(lambda: self.process.kill())
 
@@ -183,7 +184,7 @@ class PostgreSQL:
     def _start(self) -> StartedProcess:
         words = [str(self._bin / "postgres"), "-D", str(self.home)]
         words += ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
-        words += ["-c", "fsync=off", "-c", "unix_socket_directories="]
+        words += ["-c", "fsync=off", "-c", "unix_socket_directories=", *self._words]
         process = _start(words, self._user, self.folder / "log")
         process.wait_for("ready to accept (read-only )?connections")
         return process

@@ -143,16 +143,16 @@ def _beating(scheduler: Any, heartbeat: Heartbeat) -> Callable[..., float]:
 
     def beating(*args: Any, **kwargs: Any) -> float:
         nonlocal known
-        before = heartbeat.state
-        heartbeat.say(before, WAIT)
+        heartbeat.say(heartbeat.state, WAIT)
         # A beat's first message waits for its broker, for up to a hundred attempts.
         connection: Any = getattr(scheduler, "connection", None)
         if hasattr(connection, "ensure_connection") and connection is not known:
             ensure = partial(connection.ensure_connection, callback=wait)
             known, connection.ensure_connection = connection, ensure
         interval = tick(*args, **kwargs)
-        after = READY if before in (STARTING, CONNECTING) else before
-        heartbeat.say(after, max(interval or 0, 0) + TURN)
+        state = heartbeat.state
+        state = READY if state in (STARTING, CONNECTING) else state
+        heartbeat.say(state, max(interval or 0, 0) + TURN)
         return interval
 
     return beating

@@ -101,7 +101,13 @@ class Record:
         return content
 
     def say(self, state: str, silence: float, again: bool) -> None:
-        """Write the line."""
+        """Write the line, to a new file if somebody has removed ours.
+
+        Raises:
+            OSError: it cannot be written, or not made anew: see `open`.
+        """
+        if not self._is_in_place():
+            self._close()
         fd = self._opened()
         # Rounded down: the probe takes a time in the future for one before a reboot.
         at = math.floor(time.monotonic() * 1000) / 1000
@@ -116,10 +122,8 @@ class Record:
 
     def close(self) -> None:
         """Remove the file, if it is still ours."""
-        if self._fd is None:
-            return
         try:
-            if os.path.samestat(os.lstat(self._path), os.fstat(self._fd)):
+            if self._is_in_place():
                 os.unlink(self._path)
         except FileNotFoundError:
             pass
@@ -127,5 +131,20 @@ class Record:
             # It was opened before privileges were dropped.
             self.say("stopped", 0, False)
         finally:
+            self._close()
+
+    def _is_in_place(self) -> bool:
+        """Whether the file is open, and still has its name, as far as can be seen."""
+        if self._fd is None:
+            return False
+        try:
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+        except OSError:  # it was opened before privileges were dropped
+            return True
+
+    def _close(self) -> None:
+        if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -81,6 +81,6 @@ class LeaderLock(Key):
         Raises:
             OptionError: the database cannot keep the lock.
         """
-        from .lead import enter
+        from .schedulers import enter
 
         enter(start, self.read(start.entry))

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,11 @@ if "SHOW_MODULES" in os.environ:
     signals.beat_init.connect(
         lambda **kwargs: print(f"modules: {' '.join(sorted(sys.modules))}", flush=True),
         weak=False,
+    )
+
+if "SLOW_START" in os.environ:
+    signals.beat_init.connect(
+        lambda **kwargs: time.sleep(float(os.environ["SLOW_START"])), weak=False
     )
 
 if "SWALLOW" in os.environ:

@@ -41,5 +41,7 @@ PRODUCTION_PROCESSES = {
         },
     }
 }
+if _env.str("HEARTBEAT_FILE", default=""):
+    PRODUCTION_PROCESSES["beat"]["HEARTBEAT_FILE"] = _env.str("HEARTBEAT_FILE")
 if not _env.str("LEADER_LOCK", default="default"):
     del PRODUCTION_PROCESSES["beat"]["LEADER_LOCK"]

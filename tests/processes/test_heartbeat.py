@@ -83,6 +83,16 @@ def heart(deployment: Deployment) -> Heart:
     return Heart(deployment)
 
 
+def test_a_file_that_a_cleaner_removes(heart: Heart) -> None:
+    worker = heart.start("worker", pool="solo")
+    heart.wait_for("ready", ready=True)
+    heart.file.unlink()
+    assert "No such file" in heart.said()
+    heart.wait_for(f"alive: process {worker.pid}, ready", ready=True)
+    assert worker.stop() == 0
+    assert not heart.file.exists()
+
+
 # Celery has two loops: Redis uses kombu's, the file system the other.
 @pytest.mark.parametrize(
     ("pool", "services"),

@@ -14,6 +14,7 @@ import pytest
 
 from dev.waiting import wait_until
 from prodserver_celery5.leader.locks import LEASE
+from prodserver_celery5.probe import judge
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.blows.__main__ import wrongs
 from tests.blows.relay import Relay
@@ -110,9 +111,10 @@ def test_a_beat_that_has_lost_its_lead_starts_again_under_its_pid(make: Any) -> 
     first.wait_for(STANDING_BY)
     assert first.output.count("the lock is lost") == 1
     assert first.popen.poll() is None
-    assert (site.folder / "beat.pid").read_text() == f"{first.pid}\n"
+    assert not (site.folder / "beat.pid").exists()
     assert second.stop() == 0
     first.wait_for(LEADING, count=2, timeout=AT_ONCE)
+    assert (site.folder / "beat.pid").read_text() == f"{first.pid}\n"
     site.inbox.wait_for_one(time.time())
     assert first.stop() == 0
     assert not (site.folder / "beat.pid").exists()
@@ -285,6 +287,86 @@ def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
     assert "prodserver_celery5.leader.locks" not in shown
     # The fixture kills it: without the key, as with the command, a SIGTERM can be lost
     # while beat sends to Redis.
+
+
+def test_a_start_may_take_longer_than_the_lease(
+    all_services: Services, stack: ExitStack, tmp_path: Path
+) -> None:
+    """Each database keeps the lock meanwhile: a second beat only stands by."""
+    beats = []
+    for database in ("sqlite", "postgresql", "mariadb"):
+        server = None if database == "sqlite" else all_services.server(database)
+        (folder := tmp_path / database).mkdir()
+        redis = all_services.server("redis")
+        site = Site(folder, stack, redis, server, SLOW_START=str(LEASE + 10))
+        first = site.start("first")
+        first.wait_for(LEADING)
+        beats.append((site, first, site.start("second")))
+    for site, first, second in beats:
+        first.wait_for("Sending due", timeout=LEASE + 60)
+        site.inbox.wait_for(2)
+        assert "starting again" not in first.output
+        assert LEADING not in second.output
+        assert first.stop() == 0
+
+
+def test_the_pidfile_is_the_leaders(make: Any) -> None:
+    site = make()
+    pidfile = site.folder / "beat.pid"
+    site.env["BEAT_ARGS"] = f'{{"pidfile": "{pidfile}"}}'
+    first = site.start("first")
+    first.wait_for("Sending due")
+    second, third = site.start("second"), site.start("third")
+    second.wait_for(STANDING_BY)
+    third.wait_for(STANDING_BY)
+    assert pidfile.read_text() == f"{first.pid}\n"
+    assert third.stop() == 0
+    assert pidfile.read_text() == f"{first.pid}\n"
+    first.kill()
+    second.wait_for(LEADING, timeout=AT_ONCE)
+    wait_until(lambda: pidfile.read_text() == f"{second.pid}\n")
+    third = site.start("third")
+    third.wait_for(STANDING_BY)
+    assert second.stop() == 0
+    third.wait_for(LEADING, timeout=AT_ONCE)
+    assert pidfile.read_text() == f"{third.pid}\n"
+    assert third.stop() == 0
+    assert not pidfile.exists()
+
+
+def test_a_pidfile_of_another_process(make: Any) -> None:
+    """Such as that of `celery beat`, before the first deploy with the key."""
+    site = make()
+    (site.folder / "beat.pid").write_text(f"{os.getpid()}\n")
+    beat = site.start("beat", BEAT_ARGS=f'{{"pidfile": "{site.folder}/beat.pid"}}')
+    beat.wait_for("beat: Standing by: another process has the pidfile")
+    (site.folder / "beat.pid").unlink()
+    beat.wait_for(LEADING, timeout=AT_ONCE)
+    assert beat.stop() == 0
+
+
+def test_a_leader_is_ready_once_it_has_ticked(make: Any) -> None:
+    """Not while it has the lock, and cannot read its schedule."""
+    site = make("postgresql")
+    site.sql("CREATE ROLE narrow LOGIN CONNECTION LIMIT 1")
+    for kind in ("TABLES", "SEQUENCES"):
+        site.sql(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO narrow")
+    file = site.folder / "heartbeat"
+    url = site.url.replace("//tests@", "//narrow@")
+    beat = site.start("beat", DATABASE_URL=url, HEARTBEAT_FILE=str(file))
+    answers = set()
+
+    def has_tried_twice() -> bool:
+        answers.add(judge(str(file), ready=True)[0])
+        return beat.output.count("the database of the schedule is away") > 1
+
+    wait_until(has_tried_twice)
+    assert "too many connections" in beat.output
+    assert answers == {False}
+    site.sql("ALTER ROLE narrow CONNECTION LIMIT -1")
+    wait_until(lambda: judge(str(file), ready=True)[0])
+    assert "leading" in judge(str(file))[1]
+    assert beat.stop() == 0
 
 
 @pytest.mark.parametrize("state", ["leading", "standing by"])

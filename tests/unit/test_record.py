@@ -190,6 +190,46 @@ def test_only_the_own_file_is_removed(path: Path) -> None:
     record.close()
 
 
+def test_a_file_that_somebody_removes_is_made_anew(path: Path) -> None:
+    record = Record(str(path))
+    record.open()
+    for _ in range(2):
+        path.unlink()
+        record.say("ready", 30, False)
+        assert judge(str(path), ready=True)[0]
+    # By the rules of the start: what is not clearly ours is left alone.
+    path.unlink()
+    path.write_text("another one's")
+    for _ in range(2):
+        with pytest.raises(
+            RecordError, match="something in it that is not a heartbeat"
+        ):
+            record.say("ready", 30, False)
+    assert path.read_text() == "another one's"
+    path.unlink()
+    record.say("ready", 30, False)
+    assert judge(str(path))[0]
+    record.close()
+    assert not path.exists()
+
+
+def test_a_file_whose_name_another_process_has_taken(path: Path) -> None:
+    record = Record(str(path))
+    record.open()
+    path.unlink()
+    words = [sys.executable, "-c", KEEP, str(path)]
+    with subprocess.Popen(words, stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "opened\n"
+        with pytest.raises(RecordError, match=f"process {other.pid} writes to it"):
+            record.say("ready", 30, False)
+        assert f"process {other.pid}, " in judge(str(path))[1]
+        other.communicate("")
+    record.say("ready", 30, False)
+    assert f"process {os.getpid()}, " in judge(str(path))[1]
+    record.close()
+
+
 def test_a_file_that_is_removed_as_it_is_opened(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
