@@ -16,6 +16,7 @@ from django.core.management import CommandError
 
 from prodserver_celery5 import checks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5.leader import schedulers
 from prodserver_celery5.options import errors
 from prodserver_celery5.options.errors import OptionError
 from prodserver_celery5.process import prefork, restart
@@ -60,6 +61,15 @@ CHECKING = {
 # Only a prefork worker with GRACE_SECONDS needs it, at its start.
 ENDING = "celery.concurrency.asynpool.ResultHandler._flush_outqueue"
 
+# What a beat with LEADER_LOCK asks of its scheduler, by the fence; tests of those say
+# what happens when it is gone.
+ATTRIBUTES = {
+    "_Fenced": (),
+    "_FencedDatabase": ("_dirty",),
+    "_FencedFile": ("_store",),
+    "_FencedRedBeat": ("lock_key",),
+}
+
 
 def worker(app: str, args: dict[str, Any]) -> CeleryWorker:
     """Make a worker from ARGS; uppercase keys are those of the entry."""
@@ -83,10 +93,19 @@ def test_each_private_name_has_its_row() -> None:
     assert imported == {
         "celery.Celery", "celery.maybe_patch_concurrency", "celery.signals",
         "celery.beat.PersistentScheduler", "celery.beat.Scheduler", "celery.bootsteps",
-        "celery.concurrency.solo", "celery.utils.imports.symbol_by_name",
+        "celery.concurrency.solo", "celery.platforms.Pidfile", "celery.utils.imports.symbol_by_name",
         "celery.worker.consumer.consumer", "celery.worker.request.Request",
         "celery.worker.state",
     }  # fmt: skip
+
+
+def test_each_attribute_of_a_scheduler_has_its_row() -> None:
+    asked = {
+        name: kind.needs
+        for name, kind in vars(schedulers).items()
+        if isinstance(kind, type) and issubclass(kind, schedulers._Fenced)
+    }
+    assert asked == ATTRIBUTES
 
 
 @pytest.fixture

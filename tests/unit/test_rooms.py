@@ -62,11 +62,11 @@ ROOMS: dict[str, set[str]] = {
     "heartbeat.record": {"probe"},
     "heartbeat.report": set(),
     "leader.key": {
-        "findings", "key", "leader.lead", "leader.locks", "options.rules", "values",
+        "findings", "key", "leader.locks", "leader.schedulers", "options.rules",
+        "values",
     },
-    "leader.lead": {
-        "findings", "leader.locks", "options.errors", "process.restart", "redaction",
-    },
+    "leader.lead": {"leader.locks", "process.restart", "redaction"},
+    "leader.schedulers": {"findings", "leader.lead", "leader.locks", "options.errors"},
     "leader.locks": set(),
     "grace.key": {"findings", "grace.shutdown", "key", "options.errors", "values"},
     "grace.shutdown": {"grace.brokers", "grace.results", "process.green"},

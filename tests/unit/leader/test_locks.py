@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -252,3 +254,81 @@ def test_postgresqls_driver_would_wait_for_ever(
         # The driver closes the socket itself.
         os.fstat(here.fileno())
     hang_up(-1)  # it has gone in the meantime
+
+
+# The lock beside an SQLite database
+
+
+@pytest.mark.usefixtures("databases")
+def test_one_has_it(tmp_path: Path) -> None:
+    first, second, other = (lock_of("default", name) for name in ("a", "a", "b"))
+    assert first.acquire()
+    assert first.is_held()
+    assert not second.acquire()
+    assert not second.is_held()
+    assert other.acquire()
+    first.close()
+    assert not first.is_held()
+    assert second.acquire()
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_file_that_somebody_has_removed(tmp_path: Path) -> None:
+    first, second = lock_of("default", "a"), lock_of("default", "a")
+    assert first.acquire()
+    assert not second.acquire()
+    (file,) = tmp_path.glob("*.lock")
+    file.unlink()
+    assert second.acquire()
+    assert second.is_held()
+    assert not first.is_held()
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_file_that_is_removed_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def too_late(file: int, operation: int) -> None:
+        for path in tmp_path.glob("*.lock"):
+            path.unlink()
+        flock(file, operation)
+
+    lock = lock_of("default", "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", too_late)
+        assert not lock.acquire()
+    assert lock.acquire()
+
+
+def test_the_file_stands_beside_the_database(
+    databases: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    engine = {"ENGINE": "django.db.backends.sqlite3"}
+    databases["default"] = engine | {"NAME": f"file:{tmp_path}/data/x.db?mode=rwc"}
+    databases["other"] = engine | {"NAME": f"{tmp_path}/link/x.db"}
+    first, second = lock_of("default", "a"), lock_of("other", "a")
+    assert first.acquire()
+    (file,) = (tmp_path / "data").glob("*.lock")
+    assert file.name.startswith("x.db-beat-")
+    assert not second.acquire()
+
+
+def test_a_database_that_is_not_there_yet(
+    databases: dict[str, Any], tmp_path: Path
+) -> None:
+    databases["default"]["NAME"] = str(tmp_path / "volume" / "db.sqlite3")
+    lock = lock_of("default", "a")
+    with pytest.raises(UnavailableError, match="unable to open database file"):
+        lock.acquire()
+    (tmp_path / "volume").mkdir()
+    assert lock.acquire()
+
+
+def test_what_is_refused_says_what_to_do(databases: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError) as refused:
+        lock_of("nowhere", "a")
+    assert refused.value.hint == "It has 'default'."
