@@ -93,7 +93,8 @@ def test_each_private_name_has_its_row() -> None:
     assert imported == {
         "celery.Celery", "celery.maybe_patch_concurrency", "celery.signals",
         "celery.beat.PersistentScheduler", "celery.beat.Scheduler", "celery.bootsteps",
-        "celery.concurrency.solo", "celery.platforms.Pidfile", "celery.utils.imports.symbol_by_name",
+        "celery.concurrency.solo", "celery.platforms.Pidfile",
+        "celery.utils.imports.symbol_by_name",
         "celery.worker.consumer.consumer", "celery.worker.request.Request",
         "celery.worker.state",
     }  # fmt: skip
