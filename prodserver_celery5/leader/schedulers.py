@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,7 +10,9 @@ from celery.beat import PersistentScheduler, Scheduler
 from celery.utils.imports import symbol_by_name
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import InterfaceError, OperationalError, router, transaction
-from django.db.models import F
+from django.db.models import Case, F, Value, When
+from django.db.models.signals import post_save, pre_save
+from django.utils import timezone
 
 from ..findings import Where
 from ..options.errors import OptionError, private
@@ -155,13 +158,41 @@ class _FencedDatabase(_Fenced):
 
     def _write(self, entry: Any) -> None:
         model = type(entry.model)
-        row = model._default_manager.filter(pk=entry.model.pk)
-        with transaction.atomic(using=router.db_for_write(model)):
-            # A write locks the row. `save` reads it and then writes all of it: done for
-            # each run, that would soon undo what somebody changes in between.
-            row.update(enabled=F("enabled"))
-            entry.save()
+        database = router.db_for_write(model)
+        row = model._default_manager.using(database).filter(pk=entry.model.pk)
+        if (type(entry).save, entry.save_fields, model.save) == self._known():
+            self._note(entry.model, row)
+        else:
+            with transaction.atomic(using=database):
+                # A write locks the row. `save` reads it and then writes all of it: done
+                # for each run, that would soon undo what somebody changes in between.
+                row.update(enabled=F("enabled"))
+                entry.save()
         self._dirty.discard(entry.name)
+
+    def _known(self) -> tuple[Any, ...]:
+        """Return what `_note` takes the place of; another one may do anything."""
+        models = import_module("django_celery_beat.models")
+        schedulers = import_module("django_celery_beat.schedulers")
+        entry = schedulers.ModelEntry
+        return entry.save, entry.save_fields, models.PeriodicTask.save
+
+    def _note(self, task: Any, row: Any) -> None:
+        """Do what `ModelEntry.save` does, in one statement in place of four.
+
+        Of many runs that are due at once, each has to be in the database before the
+        next is.
+        """
+        fields = ("last_run_at", "total_run_count", "date_changed")
+        told = {"sender": type(task), "instance": task, "raw": False, "using": row.db}
+        told["update_fields"] = frozenset(fields)
+        pre_save.send(**told)
+        # A task that somebody has switched off has no last run.
+        at = Case(When(enabled=True, then=Value(task.last_run_at)))
+        values = (at, task.total_run_count, timezone.now())
+        if not row.update(**dict(zip(fields, values, strict=True))):
+            raise ObjectDoesNotExist(f"{task.name} has been deleted")
+        post_save.send(created=False, **told)
 
 
 class _FencedRedBeat(_Fenced):

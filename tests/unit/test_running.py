@@ -30,7 +30,7 @@ from prodserver_celery5.grace import shutdown
 from prodserver_celery5.heartbeat import loops
 from prodserver_celery5.heartbeat.key import WorkerHeartbeat
 from prodserver_celery5.key import Start
-from prodserver_celery5.leader import lead
+from prodserver_celery5.leader import schedulers
 from prodserver_celery5.options import command, spelling
 from prodserver_celery5.options.errors import OptionError
 from prodserver_celery5.process import prefork, restart
@@ -383,7 +383,7 @@ def test_what_a_beat_says_reaches_whoever_listens(
     """A lead and the loop say it; a detached beat says it from where it has gone."""
     leads: list[Any] = []
     loops_: list[Any] = []
-    monkeypatch.setattr(lead, "enter", lambda start, _: leads.append(start))
+    monkeypatch.setattr(schedulers, "enter", lambda start, _: leads.append(start))
     monkeypatch.setattr(loops, "attach_to_beat", lambda _, beat: loops_.append(beat))
     file = tmp_path / "file"
     lock = {} if args else {"LEADER_LOCK": "default"}
