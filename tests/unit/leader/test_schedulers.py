@@ -18,8 +18,9 @@ from django.db import (
     OperationalError,
     connection,
 )
+from django.db.models.signals import post_save, pre_save
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
-from django_celery_beat.schedulers import DatabaseScheduler
+from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
 from prodserver_celery5.entry import Entry
 from prodserver_celery5.leader import lead as leader
@@ -61,21 +62,70 @@ def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
     assert lead._lock.is_held()
 
 
-def test_saving_a_run_undoes_no_change(scheduler: Any, task: PeriodicTask) -> None:
+def own_save(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the entries of a scheduler a `save` of their own that does the same."""
+    kind: Any = type("Entry", (ModelEntry,), {"save": lambda e: ModelEntry.save(e)})
+    monkeypatch.setattr(scheduler, "Entry", kind)
+
+
+@pytest.mark.parametrize("has_own", [False, True])
+def test_saving_a_run_undoes_no_change(
+    scheduler: Any, task: PeriodicTask, has_own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody can make one between beat's read of the row and its write."""
-    changes = iter([{"enabled": False}])
+    changes = iter([{"enabled": False, "last_run_at": None, "args": "[1]"}])
+    asked: list[str] = []
 
     def change_first(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
         if sql.startswith("UPDATE"):
             for change in changes:
                 PeriodicTask.objects.filter(pk=task.pk).update(**change)
+        asked.append(sql)
         return execute(sql, *rest)
 
+    if has_own:
+        own_save(scheduler, monkeypatch)
     entry = next(scheduler.schedule["a"])
     with connection.execute_wrapper(change_first):
         scheduler._save(entry)
+    before = task.date_changed
     task.refresh_from_db()
-    assert (task.enabled, task.total_run_count) == (False, 1)
+    assert (task.enabled, task.args, task.total_run_count) == (False, "[1]", 1)
+    # As the model's own `save` leaves it.
+    assert task.last_run_at is None
+    assert task.date_changed > before
+    if not has_own:
+        del asked[0]  # the change itself
+        assert [sql.split()[0] for sql in asked] == ["UPDATE"]
+
+
+@pytest.mark.parametrize("has_own", [False, True])
+def test_a_run_is_saved_as_celery_saves_it(
+    scheduler: Any, task: PeriodicTask, has_own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same signals, for whoever keeps a history."""
+    if has_own:
+        own_save(scheduler, monkeypatch)
+    told: list[tuple[Any, ...]] = []
+
+    def hear(signal: Any, sender: Any, instance: Any, **given: Any) -> None:
+        told.append((signal, sender, instance.pk, given.get("created"), given["raw"]))
+
+    for signal in (pre_save, post_save):
+        signal.connect(hear, sender=PeriodicTask)
+    try:
+        entry = next(scheduler.schedule["a"])
+        scheduler._save(entry)
+    finally:
+        for signal in (pre_save, post_save):
+            signal.disconnect(hear, sender=PeriodicTask)
+    assert told == [
+        (pre_save, PeriodicTask, task.pk, None, False),
+        (post_save, PeriodicTask, task.pk, False, False),
+    ]
+    task.refresh_from_db()
+    assert (task.last_run_at, task.total_run_count) == (entry.last_run_at, 1)
+    assert scheduler._dirty == set()
 
 
 class Turns(Scheduler):  # type: ignore[misc] # as celery has no types
