@@ -306,6 +306,13 @@ def blows(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Kill children and restart Redis for ten minutes, beside `celery`."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session(default=False)
 def docker(session: nox.Session) -> None:
     """Run the worker and beat in containers, with pytest-celery's brokers."""
     install(session, "docker")

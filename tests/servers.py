@@ -59,6 +59,7 @@ class Redis:
     """
 
     program = shutil.which("redis-server")
+    options: tuple[str, ...] = ("--save", "", "--appendonly", "no")
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
@@ -82,7 +83,7 @@ class Redis:
 
     def _start(self) -> StartedProcess:
         words = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
-        words += ["--save", "", "--appendonly", "no", "--databases", "1000"]
+        words += [*self.options, "--databases", "1000"]
         log = self.folder / "redis.log"
         process = StartedProcess(words, log=log, cwd=self.folder, env=dict(os.environ))
         process.wait_for("Ready to accept connections")

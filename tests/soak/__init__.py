@@ -1,0 +1,1 @@
+"""A worker and a beat under fire for minutes: ``python -m tests.soak``."""
