@@ -9,16 +9,19 @@ from django.db.models import Case, QuerySet, When
 from django.db.models.expressions import OrderBy
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, render
 from django.template.defaultfilters import pluralize
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.views.decorators.clickjacking import xframe_options_sameorigin
 from django.views.decorators.http import require_POST
 
+from . import rendering
 from .models import (
+    Digest,
     DigestSubscription,
     EmailLog,
     EmailTemplate,
@@ -29,6 +32,8 @@ from .models import (
 admin.site.site_header = admin.site.site_title = "Prayer room"
 
 Status = PrayerRequest.Status
+
+DECIDE = "admin:prayer_room_api_prayerrequest_decide"
 
 
 class WaitingFilter(admin.SimpleListFilter):
@@ -54,8 +59,8 @@ class WaitingFilter(admin.SimpleListFilter):
         number = PrayerRequest.objects.waiting().count()
         return [
             ("waiting", f"Waiting for us ({number})"),
-            (Status.APPROVED.value, "On the public list"),
-            (Status.ARCHIVED.value, "Archived"),
+            (Status.APPROVED.value, Status.APPROVED.label),
+            (Status.ARCHIVED.value, Status.ARCHIVED.label),
             ("all", "All"),
         ]
 
@@ -100,7 +105,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
         "created_at",
         "updated_at",
     ]
-    actions = ["approve", "archive"]
+    actions = ["approve", "archive", "reopen"]
 
     class Media:
         css = {"all": ["prayer_room_api/moderation.css"]}
@@ -145,6 +150,10 @@ class PrayerRequestAdmin(admin.ModelAdmin):
     def archive(self, request: HttpRequest, queryset: QuerySet[PrayerRequest]) -> None:
         self._decide_all(request, queryset, Status.ARCHIVED)
 
+    @admin.action(description="Reopen the selected requests", permissions=["change"])
+    def reopen(self, request: HttpRequest, queryset: QuerySet[PrayerRequest]) -> None:
+        self._decide_all(request, queryset, Status.PENDING)
+
     def _decide_all(
         self, request: HttpRequest, queryset: QuerySet[PrayerRequest], status: str
     ) -> None:
@@ -156,12 +165,12 @@ class PrayerRequestAdmin(admin.ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         decide = self.admin_site.admin_view(require_POST(self.decide))
-        name = "prayer_room_api_prayerrequest_decide"
+        name = DECIDE.partition(":")[2]
         ours = path("<int:pk>/make/<str:status>/", decide, name=name)
         return [ours, *super().get_urls()]
 
     def decide(self, request: HttpRequest, pk: int, status: str) -> HttpResponse:
-        """Approve or archive a request with its button in the list."""
+        """Approve, archive or reopen a request with its button in the list."""
         prayer_request = get_object_or_404(PrayerRequest, pk=pk)
         if not self.has_change_permission(request, prayer_request):
             raise PermissionDenied
@@ -191,6 +200,7 @@ class PrayerRequestAdmin(admin.ModelAdmin):
             for status, label in (
                 (Status.APPROVED, approve),
                 (Status.ARCHIVED, "Archive"),
+                (Status.PENDING, "Reopen"),
             )
             if prayer_request.can_become(status)
         ]
@@ -215,6 +225,10 @@ class PrayerRequestAdmin(admin.ModelAdmin):
     ) -> HttpResponseRedirect:
         """Decide, say so, and go back to the list as it was."""
         lists = reverse("admin:prayer_room_api_prayerrequest_changelist")
+        filters = f"?{filters}" if filters else ""
+        # What was flagged again waits for the team once more, but off the list.
+        again = prayer_request.flagged_again_at
+        before = Status.FLAGGED if again else Status(prayer_request.status)
         if self._decide(request, prayer_request, status):
             text = format_html(
                 '\N{LEFT DOUBLE QUOTATION MARK}<a href="{}">{}</a>'
@@ -222,12 +236,22 @@ class PrayerRequestAdmin(admin.ModelAdmin):
                 f"{lists}{prayer_request.pk}/change/",
                 Truncator(prayer_request.text).chars(50),
                 {
-                    Status.APPROVED: "now on the public list",
-                    Status.ARCHIVED: "archived, and on no list",
-                }[status],
+                    Status.APPROVED: "approved: it is on the public list",
+                    Status.ARCHIVED: "archived: it is on no list",
+                    Status.PENDING: "pending: it waits for us",
+                    Status.FLAGGED: "flagged: it waits for us",
+                }[Status(status)],
             )
+            if status == Status.ARCHIVED:
+                # In the list's form, whose CSRF token it sends.
+                text += format_html(
+                    ' <button class="undo" form="changelist-form" formaction="{}{}">'
+                    "Undo</button>",
+                    reverse(DECIDE, args=[prayer_request.pk, before]),
+                    filters,
+                )
             self.message_user(request, text, messages.SUCCESS)
-        return HttpResponseRedirect(f"{lists}?{filters}" if filters else lists)
+        return HttpResponseRedirect(f"{lists}{filters}")
 
     # --- One request ----------------------------------------------------------------
 
@@ -267,15 +291,19 @@ class PrayerRequestAdmin(admin.ModelAdmin):
 
     @admin.display(description="Who receives it")
     def reader(self, prayer_request: PrayerRequest) -> str:
+        if reason := self._why_nobody(prayer_request):
+            return format_html('<strong class="nobody">Nobody</strong>: {}.', reason)
+        digests = " and the ".join(prayer_request.digests_of_the_author())
+        return f"{prayer_request.author}, in the {digests} digest."
+
+    def _why_nobody(self, prayer_request: PrayerRequest) -> str:
+        """Return why nobody would receive a response, or nothing."""
         author = prayer_request.author
-        if author and (digests := prayer_request.digests_of_the_author()):
-            return f"{author}, in the {' and the '.join(digests)} digest."
-        return format_html(
-            '<strong class="nobody">Nobody</strong> {}',
-            f"{author} receives no digest of responses."
-            if author
-            else "The request was posted without logging in.",
-        )
+        if not author:
+            return "it was posted without logging in"
+        if not prayer_request.digests_of_the_author():
+            return f"{author} receives no digest of responses"
+        return ""
 
     def save_model(
         self, request: HttpRequest, obj: PrayerRequest, form: ModelForm, change: bool
@@ -283,6 +311,9 @@ class PrayerRequestAdmin(admin.ModelAdmin):
         if "response" in form.changed_data:
             if obj.response:
                 obj.respond(obj.response, request.user)
+                if reason := self._why_nobody(obj):
+                    text = f"Response saved; nobody will receive it: {reason}."
+                    self.message_user(request, text, messages.WARNING)
             else:
                 obj.responded_at = obj.responded_by = None
         if change:
@@ -305,13 +336,53 @@ class DigestSubscriptionAdmin(admin.ModelAdmin):
 class EmailTemplateAdmin(admin.ModelAdmin):
     list_display = ["digest", "subject", "updated_at"]
 
+    class Media:
+        css = {"all": ["prayer_room_api/moderation.css"]}
+
+    def get_urls(self) -> list[URLPattern]:
+        preview = self.admin_site.admin_view(xframe_options_sameorigin(self.preview))
+        name = "prayer_room_api_emailtemplate_preview"
+        return [path("<int:pk>/preview/", preview, name=name), *super().get_urls()]
+
+    def preview(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show a template with made-up requests: as it is saved, or as it is typed."""
+        template = get_object_or_404(EmailTemplate, pk=pk)
+        if not self.has_view_or_change_permission(request, template):
+            raise PermissionDenied
+        digest = request.POST.get("digest", template.digest)
+        words = [request.POST.get(x, getattr(template, x)) for x in ("subject", "body")]
+        problem = rendering.check(digest, *words)
+        email = None if problem else rendering.sample(digest, *words)
+        response = render(
+            request,
+            "admin/prayer_room_api/emailtemplate/preview.html",
+            {"email": email, "problem": problem},
+        )
+        # A template can have any HTML in it.
+        response["Content-Security-Policy"] = (
+            "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+        )
+        return response
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        *args: Any,
+        obj: EmailTemplate | None = None,
+        **kwargs: Any,
+    ) -> HttpResponse:
+        if obj:
+            context["placeholders"] = rendering.placeholders(obj.digest)
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
 
 @admin.register(EmailLog)
 class EmailLogAdmin(admin.ModelAdmin):
     """The email log, read-only."""
 
     list_display = [
-        *("recipient", "digest", "covers_until", "status", "attempts", "claimed_at"),
+        *("recipient", "which", "covers_until", "status", "attempts", "claimed_at"),
     ]
     list_filter = ["status", "digest", "claimed_at"]
     search_fields = ["recipient", "error", "task_id"]
@@ -321,6 +392,10 @@ class EmailLogAdmin(admin.ModelAdmin):
         *("recipient", "digest", "covers_until", "status", "error", "attempts"),
         *("claimed_at", "created_at", "updated_at", "task_id"),
     ]
+
+    @admin.display(description="Digest", ordering="digest")
+    def which(self, log: EmailLog) -> str:
+        return Digest(log.digest).short
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

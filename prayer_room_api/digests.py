@@ -17,6 +17,7 @@ from django.core.mail import EmailMultiAlternatives
 from django.db.models import Case, F, Max, Q, When
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.text import Truncator
 
 from .models import (
@@ -289,5 +290,4 @@ def _link(page: str, *args: int) -> str:
 def _moment(moment: datetime | None) -> str:
     if moment is None:
         return ""
-    local = timezone.localtime(moment)
-    return f"{local.day} {local:%B %Y, %H:%M}"
+    return date_format(timezone.localtime(moment), "DATETIME_FORMAT")

@@ -61,6 +61,9 @@ class PrayerRequest(models.Model):
     SOURCES: ClassVar[dict[str, frozenset[str]]] = {
         Status.APPROVED: frozenset({Status.PENDING, Status.FLAGGED, Status.ARCHIVED}),
         Status.ARCHIVED: frozenset({Status.PENDING, Status.APPROVED, Status.FLAGGED}),
+        # The way back from a mistaken click.
+        Status.PENDING: frozenset({Status.ARCHIVED}),
+        Status.FLAGGED: frozenset({Status.ARCHIVED}),
     }
     UNDECIDED: ClassVar[frozenset[str]] = frozenset({Status.PENDING, Status.FLAGGED})
 
@@ -140,7 +143,7 @@ class PrayerRequest(models.Model):
         )
 
     def move_to(self, status: str) -> None:
-        """Approve or archive the request, or raise `TransitionRefusedError`.
+        """Approve, archive or reopen the request, or raise `TransitionRefusedError`.
 
         Approving one that was flagged again keeps it on the list.
         """
@@ -215,6 +218,11 @@ class Digest(models.TextChoices):
     MODERATOR = "moderator", "For moderators: what waits for them"
     DAILY = "daily", "Daily: responses to your own requests"
     WEEKLY = "weekly", "Weekly: responses to your own requests"
+
+    @property
+    def short(self) -> str:
+        """The name where there is little space."""
+        return self.label.partition(":")[0]
 
 
 class DigestSubscriptionQuerySet(models.QuerySet["DigestSubscription"]):
@@ -339,13 +347,34 @@ class EmailLog(models.Model):
         return f"{self.digest} digest to {self.recipient}: {self.status}"
 
 
-class WorkerHeartbeat(models.Model):
-    """When a worker was last connected to the broker: one row for all of them."""
+class Heartbeat(models.Model):
+    """When a program last worked: one row for all of its processes."""
 
     seen_at = models.DateTimeField()
 
     class Meta:
+        abstract = True
         ordering = ["pk"]
 
     def __str__(self) -> str:
-        return f"A worker was there at {self.seen_at:%Y-%m-%d %H:%M:%S %Z}"
+        return f"Seen at {self.seen_at:%Y-%m-%d %H:%M:%S %Z}"
+
+    @classmethod
+    def record(cls) -> None:
+        """Record that the program works now."""
+        now = timezone.now()
+        if not cls.objects.filter(pk=1).update(seen_at=now):
+            cls.objects.get_or_create(pk=1, defaults={"seen_at": now})
+
+    @classmethod
+    def last_seen(cls) -> datetime | None:
+        """Return when the program last worked."""
+        return cls.objects.values_list("seen_at", flat=True).first()
+
+
+class WorkerHeartbeat(Heartbeat):
+    """When a worker was last connected to the broker."""
+
+
+class BeatHeartbeat(Heartbeat):
+    """When a beat that leads last looked for tasks that are due."""

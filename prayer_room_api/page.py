@@ -1,4 +1,4 @@
-"""The page at `/`: what runs here, and what is known about it.
+"""The page at `/`: a form for a request, what runs here, and what is known about it.
 
 Anyone can see it, so it shows no address, no name, and no version unless the reader is
 on the team. It costs a few queries, and waits only for the database.
@@ -11,20 +11,24 @@ from datetime import datetime, timedelta
 from importlib.metadata import version
 
 from django.conf import settings
+from django.contrib import messages
 from django.db import Error
 from django.db.models import Count, Max
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.timesince import timesince
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods
 
 import prodserver_celery5
 
 from . import heartbeat, schedules
-from .models import Digest, EmailLog, PrayerRequest
+from .forms import RequestForm
+from .models import BeatHeartbeat, Digest, EmailLog, PrayerRequest, WorkerHeartbeat
 from .schedules import Schedule
+from .throttling import Quota
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +39,11 @@ PACKAGES = ("Django", "celery", "django-celery-beat", "django-prodserver")
 # The page's style is inline, and it loads nothing.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
-DIGESTS_IN_WORDS = {
-    Digest.MODERATOR: "To the moderators",
-    Digest.DAILY: "Daily",
-    Digest.WEEKLY: "Weekly",
-}
+THANKS = "Thank you. The team reads each request before it is on the list."
+TOO_MANY = "That was a lot from your address. Please try again later."
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,18 @@ class Moment:
     relative: str
 
 
-@require_safe
+@require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def page(request: HttpRequest) -> HttpResponse:
-    """Show the page, or one line that says why there is none."""
+    """Show the page, or one line that says why there is none; take a request."""
     try:
-        content = _content(request, timezone.now())
+        form, status = RequestForm(label_suffix=""), 200
+        if request.method == "POST":
+            form, status = _post(request)
+            if status == 201:
+                messages.success(request, THANKS)
+                return redirect(f"{request.path}#ask")
+        content = {"form": form, **_content(request, timezone.now())}
     except Error as error:
         logger.error("The page cannot be shown: %s", error)
         return HttpResponse(
@@ -83,9 +90,25 @@ def page(request: HttpRequest) -> HttpResponse:
             content_type="text/plain",
             status=503,
         )
-    response = render(request, "prayer_room_api/page.html", content)
+    response = render(request, "prayer_room_api/page.html", content, status=status)
     response["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response
+
+
+def _post(request: HttpRequest) -> tuple[RequestForm, int]:
+    """Take a request, within the quotas of the API; return the form and a status."""
+    form = RequestForm(request.POST, label_suffix="")
+    accepted, refused = Quota("submit"), Quota("refused")
+    if not all(each.allow_request(request, page) for each in (accepted, refused)):
+        form.add_error(None, TOO_MANY)
+        return form, 429
+    if not form.is_valid():
+        refused.count()
+        return form, 400
+    form.instance.author = request.user if request.user.is_authenticated else None
+    form.save()
+    accepted.count()
+    return form, 201
 
 
 def _content(request: HttpRequest, now: datetime) -> dict[str, object]:
@@ -125,14 +148,14 @@ def _processes(
                 name,
                 "Celery worker",
                 "Runs the tasks, which send the digests.",
-                worker_state(heartbeat.last_seen(), now),
+                worker_state(WorkerHeartbeat.last_seen(), now),
             )
         elif program == "CeleryBeat":
             yield Process(
                 name,
                 "Celery beat",
                 "Starts each task when its schedule says so.",
-                beat_state(found, now),
+                beat_state(BeatHeartbeat.last_seen(), found, now),
             )
         else:
             server = program.removesuffix("Server").lower()
@@ -154,51 +177,54 @@ def web_state(server: str, server_here: str) -> State:
 
 def worker_state(seen: datetime | None, now: datetime) -> State:
     """Tell from the heartbeat whether a worker is up."""
+    return _not_running(seen, now, "worker", "Tasks wait in the queue.") or State(
+        "good", "Running", f"It reported {ago(seen, now)}, connected to the broker."
+    )
+
+
+def beat_state(seen: datetime | None, found: list[Schedule], now: datetime) -> State:
+    """Tell from the heartbeat whether a beat is up, and from the schedules what of."""
+    if state := _not_running(seen, now, "beat", "Nothing is started."):
+        return state
+    due = [each for each in found if each.enabled and each.next_run]
+    late = [each for each in due if each.is_overdue(now)]
+    if late:
+        # Releases that load only the schedules of the nearby hours skip a daily one
+        # whose hour passed while beat was down.
+        latest = max(late, key=lambda each: each.next_run)
+        return State(
+            "bad",
+            "Late",
+            f"{latest.name} was due {ago(latest.next_run, now)}, and has not been "
+            f"started. beat reported {ago(seen, now)}.",
+        )
+    if not due:
+        return State(
+            "good", "Running", f"It reported {ago(seen, now)}. Nothing is due."
+        )
+    first = min(due, key=lambda each: each.next_run)
+    at = date_format(timezone.localtime(first.next_run), "DATETIME_FORMAT")
+    return State(
+        "good",
+        "Running",
+        f"It reported {ago(seen, now)}. Next run: {first.name}, due at {at}.",
+    )
+
+
+def _not_running(
+    seen: datetime | None, now: datetime, program: str, result: str
+) -> State | None:
+    """Tell from its heartbeat whether a program is missing; None if it is there."""
     if seen is None:
-        return State("unknown", "Not seen yet", "No worker has reported yet.")
+        return State("unknown", "Not seen yet", f"No {program} has reported yet.")
     if now - seen > timedelta(seconds=heartbeat.SILENT_AFTER):
         return State(
             "bad",
             "Silent",
             f"It should report every {heartbeat.WRITE_EVERY} seconds, and last did "
-            f"{ago(seen, now)}. Tasks wait in the queue.",
+            f"{ago(seen, now)}. {result}",
         )
-    return State(
-        "good", "Running", f"It reported {ago(seen, now)}, connected to the broker."
-    )
-
-
-def beat_state(found: list[Schedule], now: datetime) -> State:
-    """Tell from the schedules whether beat has started what was due."""
-    enabled = [each for each in found if each.enabled]
-    if not enabled:
-        return State("unknown", "Not known", "No schedule is switched on.")
-    last = max((each.last_run for each in enabled if each.last_run), default=None)
-    seen = f"It last started a task {ago(last, now)}" if last else ""
-    late = [each for each in enabled if each.is_overdue(now)]
-    if late:
-        latest = max(late, key=lambda each: each.next_run)
-        missed = f"{latest.name} was due {ago(latest.next_run, now)}."
-        if last and last > latest.next_run:
-            # Releases that load only the schedules of the nearby hours skip a daily one
-            # whose hour passed while beat was down.
-            return State("bad", "Behind", f"{seen}; but {missed}")
-        return State("bad", "Late", f"{missed} {seen}.".removesuffix(" ."))
-    if last:
-        return State("good", "On time", f"{seen}; nothing is overdue.")
-    due = [each for each in enabled if each.next_run]
-    if not due:
-        return State("unknown", "Not known", "No schedule has a next run.")
-    first = min(due, key=lambda each: each.next_run)
-    return State(
-        "unknown",
-        "Nothing due yet",
-        # If it was due a moment ago, its start may not be recorded yet.
-        f"The first task, {first.name}, is due {ago(first.next_run, now)}."
-        if first.next_run > now
-        else f"The first task, {first.name}, was due {ago(first.next_run, now)}; beat "
-        "records its runs up to three minutes late.",
-    )
+    return None
 
 
 def _digests(now: datetime) -> list[dict[str, object]]:
@@ -211,8 +237,8 @@ def _digests(now: datetime) -> list[dict[str, object]]:
     )
     return [
         {
-            "digest": DIGESTS_IN_WORDS.get(each["digest"], each["digest"]),
-            "status": each["status"],
+            "digest": Digest(each["digest"]).short,
+            "status": EmailLog.Status(each["status"]),
             "emails": each["emails"],
             "when": moment(each["at"], now),
         }

@@ -12,7 +12,7 @@ from unicodedata import category
 
 from django.template import Context, Engine
 from django.utils.html import format_html
-from django.utils.safestring import mark_safe
+from django.utils.safestring import SafeString, mark_safe
 from markdown import markdown
 
 Value: TypeAlias = "str | int | list[dict[str, Value]]"
@@ -35,17 +35,17 @@ _SAMPLE_REQUEST: dict[str, Value] = {
     "kind": "Prayer",
     "name": "Ann",
     "text": "For my neighbour",
-    "created": "1 November 2026, 08:00",
+    "created": "1 Nov 2026, 08:00",
     "flags": 1,
     "status": "approved",
     "response": "We prayed",
-    "responded": "2 November 2026, 08:00",
-    "link": "https://prayer.example/1",
+    "responded": "2 Nov 2026, 08:00",
 }
+_TO_DECIDE = {**_SAMPLE_REQUEST, "link": "https://prayer.example/1"}
 _SAMPLES: dict[str, Content] = {
     "moderator": {
-        "pending": [_SAMPLE_REQUEST],
-        "flagged": [_SAMPLE_REQUEST],
+        "pending": [_TO_DECIDE],
+        "flagged": [_TO_DECIDE],
         "count": 2,
         "link": "https://prayer.example/",
     },
@@ -55,9 +55,20 @@ _SAMPLES: dict[str, Content] = {
 
 
 class Rendered(NamedTuple):
+    """An email: its subject, its plain text, and what is in its HTML part."""
+
     subject: str
     text: str
-    html: str
+    content: SafeString
+
+    @property
+    def html(self) -> SafeString:
+        """The HTML part."""
+        return format_html(
+            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+            '<body style="overflow-wrap: anywhere">\n{}\n</body>\n</html>\n',
+            self.content,
+        )
 
 
 def render(subject: str, body: str, content: Content, note: str = "") -> Rendered:
@@ -76,14 +87,30 @@ def render(subject: str, body: str, content: Content, note: str = "") -> Rendere
         # A header is one line, whatever somebody wrote.
         subject=" ".join(_ENGINE.from_string(subject).render(plain).split()),
         text=f"{template.render(plain).strip()}\n\n{note}".strip() + "\n",
-        html=format_html(
-            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-            '<body style="overflow-wrap: anywhere">\n{}\n</body>\n</html>\n',
-            mark_safe(  # noqa: S308 - what people wrote is escaped
-                markdown(f"{template.render(inline)}\n\n{note}")
-            ),
+        content=mark_safe(  # noqa: S308 - what people wrote is escaped
+            markdown(f"{template.render(inline)}\n\n{note}")
         ),
     )
+
+
+def sample(digest: str, subject: str, body: str) -> Rendered:
+    """Render a digest as `render` does, with made-up requests."""
+    return render(subject, body, _SAMPLES[digest])
+
+
+def placeholders(digest: str) -> list[tuple[str, str]]:
+    """Return what a digest's template can show, each with what it is in the sample."""
+    found = []
+    for name, value in _SAMPLES[digest].items():
+        if isinstance(value, list):
+            loop = f"{{% for request in {name} %}} … {{% endfor %}}"
+            found.append((loop, "once for each of these requests"))
+        else:
+            found.append((f"{{{{ {name} }}}}", str(value)))
+    (request,) = next(each for each in _SAMPLES[digest].values() if type(each) is list)
+    return found + [
+        (f"{{{{ request.{name} }}}}", str(value)) for name, value in request.items()
+    ]
 
 
 def check(digest: str, subject: str, body: str) -> str | None:
@@ -91,7 +118,7 @@ def check(digest: str, subject: str, body: str) -> str | None:
     if digest not in _SAMPLES:
         return None
     try:
-        rendered = render(subject, body, _SAMPLES[digest])
+        rendered = sample(digest, subject, body)
     except Exception as error:
         return f"This template does not work: {error}"
     if not rendered.subject:

@@ -4,6 +4,7 @@ beat answers no questions. All we know is which runs it has recorded, and which 
 should have started by now.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +13,9 @@ from django.db.models import Model
 from django_celery_beat.models import PeriodicTask
 
 from .celery import app
+
+# As the library writes it that puts a crontab into words.
+_TWELVE_HOURS = re.compile(r"(?P<hour>\d+):(?P<minute>\d\d) (?P<half>[AP])M")
 
 # beat can take 5 minutes to notice a changed schedule; until then nothing is wrong.
 GRACE = timedelta(minutes=5)
@@ -32,11 +36,11 @@ class Schedule:
 
 
 def all_schedules(now: datetime) -> list[Schedule]:
-    """Return each schedule, in one query."""
-    tasks = PeriodicTask.objects.select_related(
+    """Return each schedule but Celery's own, in one query."""
+    tasks = PeriodicTask.objects.exclude(task="celery.backend_cleanup").select_related(
         "interval", "crontab", "solar", "clocked"
-    ).order_by("-enabled", "name")
-    return [_read(task, now) for task in tasks]
+    )
+    return [_read(task, now) for task in tasks.order_by("-enabled", "name")]
 
 
 def _read(task: PeriodicTask, now: datetime) -> Schedule:
@@ -94,4 +98,10 @@ def _in_words(scheduler: Model | None) -> str:
     except Exception:
         # The library behind it does not know everything that Celery accepts.
         words = str(scheduler)
+    words = _TWELVE_HOURS.sub(_of_24, words)
     return words.removesuffix(f" {settings.TIME_ZONE}")
+
+
+def _of_24(twelve: re.Match[str]) -> str:
+    hour = int(twelve["hour"]) % 12 + 12 * (twelve["half"] == "P")
+    return f"{hour:02}:{twelve['minute']}"

@@ -10,6 +10,8 @@ class PublicSerializer(serializers.ModelSerializer):
         model = PrayerRequest
         fields = ["id", "kind", "name", "text", "status", "created_at"]
         read_only_fields = ["status", "created_at"]
+        # What the browsable API's form begins with; else it would be null.
+        extra_kwargs = {"kind": {"initial": PrayerRequest.Kind.PRAYER}}
 
 
 class StaffSerializer(serializers.ModelSerializer):

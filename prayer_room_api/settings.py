@@ -108,6 +108,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env.str("TIME_ZONE", default="Europe/London")
 USE_TZ = True
+FORMAT_MODULE_PATH = "prayer_room_api.formats"
 
 # Errors go to stderr without DEBUG too; Django would mail them, to nobody. The root
 # logger is left alone: in a worker and in beat it is Celery's.

@@ -16,7 +16,6 @@ from datetime import timedelta
 from django.contrib.auth import get_user_model as u
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
-from prayer_room_api import heartbeat
 from prayer_room_api.models import *
 
 now = timezone.now()
@@ -40,7 +39,8 @@ make("My brother Daniel of 14 Mill Lane drinks again.", 3, status="flagged",
      flag_count=1)
 make("For a good end to a long court case.", 1, name="Somebody from the village")
 make("An old one.", 900, status="archived")
-heartbeat.record()
+WorkerHeartbeat.record()
+BeatHeartbeat.record()
 PeriodicTask.objects.filter(name="moderator-digest-hourly").update(
     last_run_at=now.replace(minute=0, second=0, microsecond=0))
 for number, (digest, status) in enumerate(
@@ -102,12 +102,11 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     browser.shape("desktop", "light")
 
     # Somebody posts a request.
-    browser.open("/api/requests/")
-    browser.type(
-        "textarea[name=_content]", '{"text": "For my neighbour", "name": "Ann"}'
-    )
-    browser.click("POST")
-    browser.wait_for("201 Created")
+    browser.open("/")
+    browser.type("#id_text", "For my neighbour")
+    browser.type("#id_name", "Ann")
+    browser.click("Send it to the team")
+    browser.wait_for("Thank you.")
 
     # Miriam wants the digest, and has it sent.
     browser.open("/admin/")
@@ -134,12 +133,13 @@ def test_from_the_api_to_the_digest_and_to_the_list(
     (link,) = re.findall(r"<(http\S+)>", mails.text(mail))
     browser.open(link)
     browser.wait_for("For my neighbour")
-    browser.wait_for("Nobody The request was posted without logging in.")
+    browser.wait_for("Nobody: it was posted without logging in.")
     browser.click("Approve")
-    browser.wait_for("is now on the public list")
+    browser.wait_for("is approved: it is on the public list")
     browser.wait_for("Waiting for us (0)")
     browser.open("/admin/prayer_room_api/emaillog/")
     browser.wait_for("miriam@example.org")
+    assert browser.too_wide() == []
 
     # Everybody sees it.
     browser.forget()
@@ -156,7 +156,13 @@ def test_archiving_and_responding_where_one_reads(
     browser.open(LIST)
     browser.log_in("miriam", "amen")
     browser.click("Archive")
-    browser.wait_for("is archived, and on no list")
+    browser.wait_for("is archived: it is on no list")
+    browser.wait_for("Waiting for us (3)")
+    browser.click("Undo")
+    browser.wait_for("it waits for us")
+    browser.wait_for("Waiting for us (4)")
+    browser.open(f"{LIST}3/change/")
+    browser.click("Archive")
     browser.wait_for("Waiting for us (3)")
     browser.click("All")
     browser.wait_for("An old one.")
@@ -170,7 +176,7 @@ def test_archiving_and_responding_where_one_reads(
     browser.open(f"{LIST}4/change/")
     browser.type("#id_response", "We pray with you.")
     browser.click("Put back on the list")
-    browser.wait_for("is now on the public list")
+    browser.wait_for("is approved: it is on the public list")
     browser.wait_for("Waiting for us (2)")
-    browser.click("On the public list")
+    browser.click("Approved")
     browser.wait_for("Our response: We pray with you.")

@@ -167,7 +167,7 @@ def test_what_waits_comes_first_with_its_text(admin_client, one_of_each, query, 
         ("flagged", ["approved Put back on the list", "archived Archive"]),
         ("flagged again", ["approved Keep on the list", "archived Archive"]),
         ("approved", ["archived Archive"]),
-        ("archived", ["approved Approve"]),
+        ("archived", ["approved Approve", "pending Reopen"]),
     ],
 )
 def test_the_buttons_are_where_one_reads(admin_client, one_of_each, name, buttons):
@@ -292,14 +292,14 @@ def test_who_will_read_a_response_is_said_beforehand(admin_client, person, subsc
         (found,) = re.findall(r"Who receives it: (.*) Response:", page)
         return found
 
-    assert reader(None) == "Nobody The request was posted without logging in."
-    assert reader(person) == "Nobody ann receives no digest of responses."
+    assert reader(None) == "Nobody : it was posted without logging in."
+    assert reader(person) == "Nobody : ann receives no digest of responses."
     subscribe("daily", person)
     assert reader(person) == "ann, in the daily digest."
     subscribe("weekly", person)
     assert reader(person) == "ann, in the daily and the weekly digest."
     type(person).objects.filter(pk=person.pk).update(email="")
-    assert reader(person) == "Nobody ann receives no digest of responses."
+    assert reader(person) == "Nobody : ann receives no digest of responses."
 
 
 def test_the_time_that_an_email_covers_is_read_at_a_glance(admin_client, log):
@@ -311,7 +311,7 @@ def test_the_time_that_an_email_covers_is_read_at_a_glance(admin_client, log):
         admin_client.get(f"{OURS}emaillog/{log.pk}/change/"),
     ):
         assert "Covers until" in read(page)
-        assert "22 Nov 2026, 8 a.m." in read(page)
+        assert "22 Nov 2026, 08:00" in read(page)
         assert "123456" not in read(page)
 
 
@@ -340,6 +340,121 @@ def test_a_response_knows_who_and_when(admin_client, admin_user):
     admin_client.post(url, {**form, "response": ""})
     request.refresh_from_db()
     assert (request.responded_by, request.responded_at) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "back"),
+    [
+        ("new", ("pending", None)),
+        ("flagged", ("flagged", None)),
+        ("approved", ("approved", None)),
+        # It waits for the team as before, but off the list.
+        ("flagged again", ("flagged", None)),
+    ],
+)
+def test_archiving_can_be_undone(admin_client, one_of_each, name, back):
+    request = one_of_each[name]
+    url = f"{LIST}{request.pk}/make/archived/?kind__exact=prayer"
+    page = admin_client.post(url, follow=True).content.decode()
+    form = r'<form id="changelist-form" method="post"'
+    assert re.search(form, page)
+    (undo,) = re.findall(
+        r'<button class="undo" form="changelist-form" formaction="([^"]*)">Undo', page
+    )
+    answer = admin_client.post(html.unescape(undo))
+    assert answer["Location"] == f"{LIST}?kind__exact=prayer"
+    assert "Undo" not in read(admin_client.get(LIST))
+    request.refresh_from_db()
+    assert (request.status, request.flagged_again_at) == back
+
+
+def test_only_what_is_archived_is_reopened(admin_client, one_of_each):
+    page = admin_client.post(
+        f"{LIST}?show=all",
+        {
+            "action": "reopen",
+            "_selected_action": [
+                one_of_each[name].pk for name in ("archived", "approved", "flagged")
+            ],
+        },
+        follow=True,
+    )
+    assert "1 request pending." in read(page)
+    assert "A request that is flagged cannot become pending." in read(page)
+    one_of_each["archived"].refresh_from_db()
+    assert one_of_each["archived"].waiting_since is not None
+
+
+def test_a_response_that_nobody_will_receive_is_said_to_be_so(
+    admin_client, person, subscribe
+):
+    def respond(author) -> str:
+        request = PrayerRequest.objects.create(text="Peace", author=author)
+        form = {
+            "kind": "prayer",
+            "text": "Peace",
+            "author": author.pk if author else "",
+        }
+        url = f"{LIST}{request.pk}/change/"
+        return read(admin_client.post(url, {**form, "response": "Amen"}, follow=True))
+
+    nobody = "Response saved; nobody will receive it: "
+    assert f"{nobody}it was posted without logging in." in respond(None)
+    assert f"{nobody}ann receives no digest of responses." in respond(person)
+    subscribe("daily", person)
+    assert nobody not in respond(person)
+
+
+def test_one_name_for_each_state(admin_client, one_of_each):
+    page = read(admin_client.get(LIST, {"show": "all"}))
+    for name in (
+        "Pending",
+        "Flagged",
+        "Approved, flagged again",
+        "Approved",
+        "Archived",
+    ):
+        assert re.search(rf"\d\d:\d\d {name} It is", page), name
+    filters = page[page.index("By status") :]
+    assert filters.startswith("By status Waiting for us (4) Approved Archived All")
+
+
+TEMPLATE = f"{OURS}emailtemplate/1/"
+
+
+def test_what_a_template_can_show_is_beside_it(admin_client):
+    page = read(admin_client.get(f"{TEMPLATE}change/"))
+    for text in (
+        "{% for request in pending %} … {% endfor %}",
+        "{{ count }} 2",
+        "{{ request.name }} Ann",
+        "{{ request.link }} https://prayer.example/1",
+    ):
+        assert text in page
+    assert "request.link" not in read(
+        admin_client.get(f"{OURS}emailtemplate/2/change/")
+    )
+
+
+def test_a_template_is_previewed_before_it_is_saved(admin_client, client, staff):
+    page = admin_client.get(f"{TEMPLATE}change/").content.decode()
+    (url,) = re.findall(r'<iframe [^>]*name="preview"[^>]* src="([^"]*)"', page)
+    assert f'formaction="{url}" formtarget="preview"' in page
+    saved = admin_client.get(url)
+    assert "2 requests to look at" in read(saved)
+    # In a frame of the admin's own, and without what a script could do there.
+    assert saved["X-Frame-Options"] == "SAMEORIGIN"
+    assert saved["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+    typed = {"digest": "moderator", "subject": "{{ count }} <i>", "body": "*new*"}
+    answer = admin_client.post(url, typed).content.decode()
+    assert "2 &lt;i&gt;" in answer
+    assert "<em>new</em>" in answer
+    assert "does not work" in read(
+        admin_client.post(url, {**typed, "body": "{% if %}"})
+    )
+    assert "to look at" in read(admin_client.get(url))
+    client.force_login(staff)
+    assert client.get(url).status_code == 403
 
 
 def test_a_template_that_does_not_work_is_not_saved(admin_client):

@@ -263,6 +263,20 @@ def test_the_digest_tells_nobody_what_the_admin_would_not(
 # --- Passwords ------------------------------------------------------------------
 
 
+def test_the_page_and_the_api_share_their_quotas(client, api, rates):
+    rates(submit=2, refused=1)
+    peace = {"kind": "prayer", "text": "Peace"}
+    assert client.post("/", peace).status_code == 302
+    assert api.post("/api/requests/", peace, format="json").status_code == 201
+    third = client.post("/", peace)
+    assert third.status_code == 429
+    assert "Please try again later." in third.content.decode()
+    other = {"REMOTE_ADDR": "192.0.2.1"}
+    assert client.post("/", {"kind": "prayer"}, **other).status_code == 400
+    assert client.post("/", peace, **other).status_code == 429
+    assert PrayerRequest.objects.count() == 2
+
+
 def test_wrong_passwords_are_throttled_in_the_admin(staff, rates):
     rates(password=3)
     for _ in range(3):

@@ -19,6 +19,7 @@ FLAGGED_AGAIN = "0018_flagged_again"
 LINKS = "0019_links_in_the_moderator_digest"
 QUOTAS = "0020_quotas_and_visible_text"
 LABELS = "0021_plainer_labels"
+BEAT = "0022_beatheartbeat"
 ZONE = "Europe/London"
 NAMES = ["moderator-digest-hourly", "user-digest-daily", "user-digest-weekly"]
 
@@ -40,7 +41,8 @@ def _before_the_schedules():
 def test_the_names_of_the_migrations():
     loader = MigrationLoader(connection)
     ours = sorted(name for app, name in loader.graph.nodes if app == "prayer_room_api")
-    assert ours == [TABLES, SCHEDULES, HEARTBEAT, FLAGGED_AGAIN, LINKS, QUOTAS, LABELS]
+    tables = [TABLES, SCHEDULES, HEARTBEAT, FLAGGED_AGAIN, LINKS, QUOTAS, LABELS, BEAT]
+    assert ours == tables
     assert not loader.get_migration("prayer_room_api", TABLES).replaces
 
 

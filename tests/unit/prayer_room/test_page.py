@@ -4,8 +4,10 @@ import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from celery.signals import heartbeat_sent
+from celery.beat import Scheduler
+from celery.signals import beat_init, heartbeat_sent
 from django.db import DatabaseError
+from django.test import Client
 from django.utils import timezone as django_timezone
 from django_celery_beat.models import (
     ClockedSchedule,
@@ -16,7 +18,13 @@ from django_celery_beat.models import (
 )
 
 from prayer_room_api import heartbeat
-from prayer_room_api.models import EmailLog, PrayerRequest, WorkerHeartbeat
+from prayer_room_api.celery import app
+from prayer_room_api.models import (
+    BeatHeartbeat,
+    EmailLog,
+    PrayerRequest,
+    WorkerHeartbeat,
+)
 from prayer_room_api.page import ago, beat_state
 from prayer_room_api.schedules import Schedule, all_schedules
 
@@ -27,8 +35,15 @@ pytestmark = [
 ]
 
 # As django-celery-beat 2.2 and newer write it, and as older ones do.
-AT_8 = r"(At 08:00 AM|0 8 \* \* \* \(m/h/\S+\))"
+AT_8 = r"(At 08:00|0 8 \* \* \* \(m/h/\S+\))"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
+
+
+class Quiet(Scheduler):
+    """Has nothing to send, and sleeps for five seconds."""
+
+    def tick(self) -> float:
+        return 5
 
 
 def words(answer) -> str:
@@ -87,8 +102,8 @@ def test_nothing_is_there_yet(client):
         "manage.py prodserver worker",
         "manage.py prodserver beat",
         "No worker has reported yet.",
-        "No schedule is switched on.",
-        "No request has been approved yet.",
+        "No beat has reported yet.",
+        "No request is on the list yet.",
         "No digest has been sent yet.",
         "There are no schedules.",
     ):
@@ -100,15 +115,22 @@ def test_all_of_it_for_everybody_in_few_queries(client, django_assert_max_num_qu
         PrayerRequest.objects.create(text=f"Peace {number}", status="approved")
         email(number)
         email(number, digest="weekly", status="failed")
-    heartbeat.record()
-    with django_assert_max_num_queries(4):
+    WorkerHeartbeat.record()
+    BeatHeartbeat.record()
+    with django_assert_max_num_queries(5):
         answer = client.get("/")
     page = words(answer)
     assert [f"Peace {n}" in page for n in range(9)] == [False] * 4 + [True] * 5
-    assert "Daily sent 9" in page
-    assert "Weekly failed 9" in page
+    assert "Daily Sent 9" in page
+    assert "Weekly Failed 9" in page
     assert "worker Running" in page
-    assert re.search(rf"user-digest-daily {AT_8} none yet \w+ \d+ \w+ 20", page)
+    assert re.search(
+        r"beat Running Celery beat\..* It reported just now\. Next run: "
+        r"moderator-digest-hourly, due at \d+ \w+ 20\d\d, \d\d:00\.",
+        page,
+    )
+    assert "backend_cleanup" not in page
+    assert re.search(rf"user-digest-daily {AT_8} none yet \d+ \w+ 20\d\d, 08:00", page)
     assert 'href="/admin/"' in answer.content.decode()
     assert "no-store" in answer["Cache-Control"]
 
@@ -150,8 +172,51 @@ def test_versions_are_for_the_team_and_for_debug(client, person, staff, settings
     assert "django-celery-beat " in words(client.get("/"))
 
 
-def test_it_is_for_reading(client):
-    assert client.post("/").status_code == 405
+def test_a_visitor_posts_a_request(client, person):
+    answer = client.post("/", {"kind": "praise", "text": " Thanks. ", "name": "Ann"})
+    assert (answer.status_code, answer["Location"]) == (302, "/#ask")
+    assert "Thank you." in words(client.get("/"))
+    assert "Thank you." not in words(client.get("/"))
+    client.force_login(person)
+    client.post("/", {"kind": "prayer", "text": "Peace", "status": "approved"})
+    assert list(
+        PrayerRequest.objects.order_by("pk").values_list(
+            "kind", "text", "name", "status", "author__username"
+        )
+    ) == [
+        ("praise", "Thanks.", "Ann", "pending", None),
+        ("prayer", "Peace", "", "pending", "ann"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "This field is required."),
+        ({"text": "\u202eecaep"}, "Remove the invisible character"),
+        ({"text": "x" * 2001}, "at most 2000 characters"),
+        ({"text": "Peace", "kind": "curse"}, "curse is not one of the available"),
+    ],
+)
+def test_what_is_refused_stays_in_the_form(client, fields, text):
+    answer = client.post("/", {"kind": "prayer", "name": "<b>Ann", **fields})
+    assert answer.status_code == 400
+    body = answer.content.decode()
+    assert text in body
+    assert 'value="&lt;b&gt;Ann"' in body
+    assert not PrayerRequest.objects.exists()
+
+
+def test_another_site_cannot_post_in_a_visitor_s_name():
+    client = Client(enforce_csrf_checks=True)
+    assert client.post("/", {"kind": "prayer", "text": "Peace"}).status_code == 403
+    (token,) = re.findall(
+        r'name="csrfmiddlewaretoken" value="(\w+)"', client.get("/").content.decode()
+    )
+    peace = {"kind": "prayer", "text": "Peace", "csrfmiddlewaretoken": token}
+    assert client.post("/", peace).status_code == 302
+    assert client.put("/").status_code == 403
+    assert Client().put("/").status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -162,14 +227,17 @@ def test_the_server_that_made_it(client, server, text):
     assert text in words(client.get("/", SERVER_SOFTWARE=server))
 
 
-def test_a_worker_that_is_silent(client):
-    heartbeat.record()
-    heartbeat.record()
+@pytest.mark.parametrize(
+    ("model", "name"), [(WorkerHeartbeat, "worker"), (BeatHeartbeat, "beat")]
+)
+def test_a_process_that_is_silent(client, model, name):
+    model.record()
+    model.record()
     seen = django_timezone.now() - timedelta(hours=3)
-    assert WorkerHeartbeat.objects.update(seen_at=seen) == 1
+    assert model.objects.update(seen_at=seen) == 1
     page = words(client.get("/"))
-    assert "worker Silent" in page
-    assert "3 hours ago" in page
+    assert f"{name} Silent" in page
+    assert page.count("3 hours ago") == 1
 
 
 def test_the_page_asks_no_broker(client, monkeypatch):
@@ -184,30 +252,39 @@ def test_the_page_asks_no_broker(client, monkeypatch):
 def test_celery_s_heartbeats_are_written_down_now_and_then(
     monkeypatch, django_assert_num_queries
 ):
-    recorder = heartbeat.Recorder()
+    recorder = heartbeat.Recorder(WorkerHeartbeat)
     recorder()
-    first = heartbeat.last_seen()
+    first = WorkerHeartbeat.last_seen()
     assert first is not None
     with django_assert_num_queries(0):
         recorder()
     later = heartbeat.time.monotonic() + heartbeat.WRITE_EVERY
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: later)
     recorder()
-    assert heartbeat.last_seen() > first
+    assert WorkerHeartbeat.last_seen() > first
 
 
-def test_a_worker_listens():
-    keys = [key for key, _ in heartbeat_sent.receivers]
+@pytest.mark.parametrize("signal", [heartbeat_sent, beat_init])
+def test_a_worker_and_a_beat_listen(signal):
+    keys = [key for key, _ in signal.receivers]
     assert any("prayer_room_api.heartbeat" in str(key) for key in keys)
+
+
+def test_a_beat_records_at_its_ticks():
+    service = app.Beat.Service(app, scheduler_cls=Quiet)
+    beat_init.send(sender=service)
+    assert BeatHeartbeat.last_seen() is None
+    assert service.scheduler.tick() == 5
+    assert BeatHeartbeat.last_seen() is not None
 
 
 def test_a_worker_goes_on_without_its_database(monkeypatch, caplog):
     def fail():
         raise DatabaseError("gone")
 
-    monkeypatch.setattr(heartbeat, "record", fail)
+    monkeypatch.setattr(WorkerHeartbeat, "record", fail)
     monkeypatch.setattr(heartbeat, "WRITE_EVERY", 0)
-    recorder = heartbeat.Recorder()
+    recorder = heartbeat.Recorder(WorkerHeartbeat)
     recorder()
     recorder()
     assert [record.message for record in caplog.records] == [
@@ -221,7 +298,7 @@ def test_a_schedule_that_is_switched_off_is_shown_as_such(client):
     )
     page = words(client.get("/"))
     assert re.search(r"user-digest-weekly [^<]+ not kept switched off", page)
-    assert re.search(rf"user-digest-daily {AT_8} none yet \w+ \d+", page)
+    assert re.search(rf"user-digest-daily {AT_8} none yet \d+ \w+", page)
 
 
 @pytest.mark.usefixtures("_at_noon")
@@ -298,23 +375,14 @@ def test_a_schedule_that_cannot_be_computed_does_not_take_the_page_away(client):
 @pytest.mark.parametrize(
     ("schedules", "label", "evidence"),
     [
-        ([(None, 1)], "Nothing due yet", "The first task, each, is due in 1 hour."),
-        (
-            [(None, 30), (None, 0.5)],
-            *("Nothing due yet", "The first task, each, is due in 30 minutes."),
-        ),
-        (
-            [(None, -0.05)],
-            "Nothing due yet",
-            "each, was due 3 minutes ago; beat records",
-        ),
-        ([(None, None)], "Not known", "No schedule has a next run."),
-        ([(-1, 1), (-30, 30)], "On time", "started a task 1 hour ago; nothing"),
+        ([(None, 1)], "Running", "Next run: each, due at 22 Nov 2026, 13:00."),
+        ([(None, 30), (-1, 0.5)], "Running", "due at 22 Nov 2026, 12:30."),
         # beat records its runs late, but does not start them late.
-        ([(-1, -0.05)], "On time", "1 hour ago"),
-        ([(-3, -2), (-30, -6)], "Late", "each was due 2 hours ago. It last started"),
-        ([(None, -2)], "Late", "each was due 2 hours ago."),
-        ([(-1, 1), (-30, -6)], "Behind", "1 hour ago; but each was due 6 hours ago."),
+        ([(-1, -0.05)], "Running", "due at 22 Nov 2026, 11:57."),
+        ([(None, None)], "Running", "It reported 4 seconds ago. Nothing is due."),
+        ([], "Running", "Nothing is due."),
+        ([(-3, -2), (-30, -6)], "Late", "each was due 2 hours ago, and has not been"),
+        ([(-1, 1), (-30, -6)], "Late", "each was due 6 hours ago, and has not been"),
     ],
 )
 def test_what_is_known_of_beat(schedules, label, evidence):
@@ -324,9 +392,25 @@ def test_what_is_known_of_beat(schedules, label, evidence):
     found = [
         Schedule("each", "", True, hours(last), hours(due)) for last, due in schedules
     ]
-    state = beat_state(found, NOW)
+    state = beat_state(NOW - timedelta(seconds=4), found, NOW)
     assert state.label == label
     assert evidence in state.evidence.replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize(
+    ("twelve", "whole"),
+    [
+        ("At 08:00 AM", "At 08:00"),
+        ("At 12:05 AM, only on Monday", "At 00:05, only on Monday"),
+        ("Between 12:00 PM and 11:59 PM", "Between 12:00 and 23:59"),
+    ],
+)
+def test_one_clock(monkeypatch, twelve, whole):
+    monkeypatch.setattr(
+        CrontabSchedule, "human_readable", f"{twelve} Europe/London", raising=False
+    )
+    schedule(crontab=CrontabSchedule.objects.create(timezone="Europe/London"))
+    assert only_schedule().when == whole
 
 
 @pytest.mark.parametrize(
