@@ -34,14 +34,9 @@ LEADERS = ["tests/processes/test_locks.py", "tests/processes/test_leader.py"]
 PROCESSES = {
     "backends": ["tests/processes/test_procfile.py", *HEARTBEATS],
     "grace": ["tests/behaviour/test_grace.py"],
-    "green": ["tests/behaviour/test_green.py", "tests/behaviour/test_started.py"],
     "heartbeat": HEARTBEATS,
     "leader": LEADERS,
-    "locks": LEADERS,
-    "loops": HEARTBEATS,
-    "notify": HEARTBEATS,
-    "record": HEARTBEATS,
-    "restart": ["tests/behaviour/test_started.py"],
+    "process": ["tests/behaviour/test_green.py", "tests/behaviour/test_started.py"],
 }
 # Seconds for a mutant, with the unit tests and with real processes.
 UNIT_LIMIT = 180
@@ -117,6 +112,8 @@ class Mutant:
 
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.number = path, number
+        # The module, or the folder that it is in.
+        self.room = path.stem if path.parent.name == PACKAGE else path.parent.name
         self.line = 0
         self.text = ""
         tree = ast.parse(path.read_text())
@@ -152,7 +149,9 @@ class Mutant:
 def every(folder: Path) -> list[Mutant]:
     """Make all mutants of the package, except its pytest plugin."""
     found = []
-    for path in sorted(folder.glob(f"{PACKAGE}/*.py")):
+    for path in sorted(folder.glob(f"{PACKAGE}/**/*.py")):
+        if path.parent.name == "pytest_plugin":
+            continue
         number = 0
         while True:
             try:
@@ -242,7 +241,7 @@ def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
                 module, _, function = context.rpartition(".")
                 path = f"{module.replace('.', '/')}.py"
                 if (folder / path).is_file():
-                    reached[Path(name).name, line].add(f"{path}::{function}")
+                    reached[name, line].add(f"{path}::{function}")
     return reached
 
 
@@ -260,7 +259,7 @@ def tests_of(mutant: Mutant, reached: dict[tuple[str, int], set[str]]) -> list[s
     if mutant.line not in lines_of_functions(mutant.path):
         return SUITES
     # A line may run before a test begins, or only in a process that a test starts.
-    return sorted(reached[mutant.path.name, mutant.line]) or SUITES
+    return sorted(reached[str(mutant.path), mutant.line]) or SUITES
 
 
 def survivors(
@@ -282,7 +281,9 @@ def survivors(
         if status == 0:
             lived.append(mutant)
             print(
-                f"survived: {mutant.path.name}:{mutant.line}: {mutant.text}", flush=True
+                f"survived: {mutant.path.relative_to(folder)}:{mutant.line}:"
+                f" {mutant.text}",
+                flush=True,
             )
     return lived
 
@@ -291,7 +292,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--only", default="", help="modules, separated by commas")
+    parser.add_argument(
+        "--only", default="", help="modules or folders, separated by commas"
+    )
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -301,14 +304,14 @@ def main() -> None:
             shutil.copy(part, folder)
         reached = tests_by_line(folder)
         only = set(filter(None, words.only.split(",")))
-        mutants = [m for m in every(folder) if not only or m.path.stem in only]
+        mutants = [m for m in every(folder) if not only or m.room in only]
         random.Random(words.seed).shuffle(mutants)
         sample = mutants[: words.count]
         print(f"seed {words.seed}: {len(sample)} of {len(mutants)} mutants")
         lived = survivors(folder, sample, lambda m: tests_of(m, reached), UNIT_LIMIT)
         print(f"{len(sample) - len(lived)} of {len(sample)} killed by unit tests")
         lived = survivors(
-            folder, lived, lambda m: PROCESSES.get(m.path.stem, []), PROCESS_LIMIT
+            folder, lived, lambda m: PROCESSES.get(m.room, []), PROCESS_LIMIT
         )
         print(f"{len(sample) - len(lived)} of {len(sample)} killed")
 
