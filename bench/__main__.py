@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.procfile import ROOT
-from tests.servers import PostgreSQL, Redis
+from dev.servers import PostgreSQL, Redis
 
 from . import report
 from .measure import QUESTIONS, Run, available

@@ -17,7 +17,7 @@ from dev.procfile import ROOT
 from prodserver_celery5.pytest_plugin import ProdserverFixture
 
 from .deployment import Deployment
-from .servers import Services
+from .services import Services
 
 pytest_plugins = ["prodserver_celery5.pytest_plugin"]
 

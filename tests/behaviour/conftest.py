@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers import Redis, Services
+from dev.servers import Redis
+from tests.services import Services
 
 from .outcomes import Outcomes, table
 from .sides import Site

@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from dev.servers import MariaDB, PostgreSQL, Redis
 from dev.waiting import wait_until
 from prodserver_celery5.leader.locks import LEASE
 from prodserver_celery5.pytest_plugin.process import StartedProcess
-from tests.servers import MariaDB, PostgreSQL, Redis
 
 from .relay import Relay
 from .site import Message, Site, leader_of

@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from types import TracebackType
 
-from tests.servers import hold_port
+from dev.servers import hold_port
 
 __all__ = ("Relay",)
 

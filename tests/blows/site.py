@@ -18,9 +18,9 @@ from typing import Any
 import redis
 
 from dev.procfile import ROOT
+from dev.servers import Redis
 from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
-from tests.servers import Redis
 
 from .relay import Relay
 

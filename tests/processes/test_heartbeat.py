@@ -21,7 +21,7 @@ from prodserver_celery5.probe import judge
 from prodserver_celery5.pytest_plugin import ProdserverFixture
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.deployment import Deployment, stop_asleep, wait_until
-from tests.servers import Services
+from tests.services import Services
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

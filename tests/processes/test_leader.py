@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dev.servers import PgBouncer
 from dev.waiting import wait_until
 from prodserver_celery5.leader.locks import LEASE
 from prodserver_celery5.probe import judge
@@ -20,7 +21,7 @@ from tests.blows.__main__ import wrongs
 from tests.blows.relay import Relay
 from tests.blows.site import Site
 from tests.deployment import wait_until_asleep
-from tests.servers import PgBouncer, Services
+from tests.services import Services
 
 pytest.importorskip("pymysql")
 

@@ -21,7 +21,7 @@ from prodserver_celery5.heartbeat.report import TURN, WAIT
 from prodserver_celery5.probe import SIZE, checksum, judge
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.deployment import Deployment
-from tests.servers import Services
+from tests.services import Services
 
 from .test_heartbeat import SCHEDULE, Heart
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from django.db import ConnectionHandler
 
+from dev.servers import MariaDB, PgBouncer, PostgreSQL
 from dev.waiting import wait_until
 from prodserver_celery5.leader import locks
 from prodserver_celery5.leader.locks import RefusedError, UnavailableError, lock_of
 from tests.blows.relay import Relay
-from tests.servers import MariaDB, PgBouncer, PostgreSQL, Services
+from tests.services import Services
 
 ENGINES = {
     "postgresql": "django.db.backends.postgresql",

@@ -16,7 +16,7 @@ import pytest
 from dev.procfile import ROOT, free_port
 from dev.serve import Output, nox_here, short, where_the_data_is
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
-from tests.servers import Services
+from tests.services import Services
 
 
 def run(module: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

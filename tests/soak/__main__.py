@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 import redis
 
+from dev.servers import Redis
 from prodserver_celery5.pytest_plugin.process import ProcessError
 from tests.behaviour.sides import Site
-from tests.servers import Redis
 
 # Each contender: the side of a site, and its settings.
 KEYS = """

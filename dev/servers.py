@@ -1,4 +1,4 @@
-"""The tests' own servers, on the loopback interface."""
+"""Servers of one's own on the loopback interface, for the tests and the benchmark."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from dev.procfile import free_port
-from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
+
+from .procfile import free_port
+from .waiting import wait_until
 
 __all__ = (
     "MariaDB",
@@ -30,7 +28,6 @@ __all__ = (
     "PostgreSQL",
     "RabbitMQ",
     "Redis",
-    "Services",
     "hold_port",
 )
 
@@ -326,55 +323,6 @@ class MariaDB:
         process = _start(words, self._user, self.folder / "log")
         process.wait_for("ready for connections")
         return process
-
-
-SERVERS = {
-    "redis": Redis,
-    "rabbitmq": RabbitMQ,
-    "postgresql": PostgreSQL,
-    "mariadb": MariaDB,
-}
-
-
-class Services:
-    """Starts each requested server once.
-
-    Args:
-        make_folder: makes a folder for a server.
-        stack: ends the servers.
-    """
-
-    def __init__(self, make_folder: Callable[[str], Path], stack: ExitStack) -> None:
-        self._make_folder = make_folder
-        self._stack = stack
-        self._running: dict[str, Any] = {}
-
-    def server(self, name: str) -> Any:
-        """Return the named server; skip the test if it is not installed."""
-        kind = SERVERS[name]
-        if not kind.program:
-            # In CI, nobody would notice a skip.
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(
-                f"no {name} on this machine"
-            )
-        if name not in self._running:
-            self._running[name] = kind(self._make_folder(name), self._stack)
-        return self._running[name]
-
-    def env(self, names: str, migrate: Callable[[str], None]) -> dict[str, str]:
-        """Return the environment variables of a deployment that uses some services.
-
-        Args:
-            names: separated by hyphens; those without a server need no variable.
-            migrate: runs the release phase on a database.
-        """
-        env = {}
-        for name in names.split("-"):
-            if name in ("postgresql", "mariadb"):
-                env["DATABASE_URL"] = self.server(name).url(migrate)
-            elif name in SERVERS:
-                env[f"{name.upper()}_URL"] = self.server(name).url()
-        return env
 
 
 # A server's user may not be allowed to write to the tests' TMPDIR.
