@@ -1,4 +1,4 @@
-"""Makes the patches as commits, and proves them: `nox -s upstream`."""
+"""Makes and proves the patches in a clone: `nox -s upstream -- PATH`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .series import PATCHES, EditError, Repository
+from .series import PATCHES, EditError, branch, bring, git, make
 
-OUT = Path(__file__).parent.parent / "dist/upstream"
+# The release that the scripts are for. What has changed since, git merges.
+RELEASE = "django-prodserver==3.0.0"
 # As upstream's pre-commit runs them.
-CHECKS = {
-    "ruff": "ruff check --no-cache --output-format=concise src tests",
-    "format": "ruff format --no-cache --check src tests",
-    "mypy": "mypy --ignore-missing-imports --scripts-are-modules src/django_prodserver",
-    "codespell": "codespell_lib src tests docs README.md",
-}
+CHECKS = (
+    "ruff check --no-cache --output-format=concise src tests",
+    "ruff format --no-cache --check src tests",
+    "mypy --ignore-missing-imports --scripts-are-modules src/django_prodserver",
+    "codespell_lib src tests docs README.md",
+)
 
 
 def run(folder: Path, words: str) -> str:
@@ -29,76 +30,73 @@ def run(folder: Path, words: str) -> str:
     return done.stdout + done.stderr
 
 
-def unpack(folder: Path) -> Repository:
-    """Download the newest source distribution, and make it a git repository."""
-    said = run(folder, "pip download --no-deps --no-binary :all: django-prodserver")
+def download(folder: Path) -> Path:
+    """Download the source distribution, and return the folder with its files."""
+    said = run(folder, f"pip download --no-deps --no-binary :all: {RELEASE}")
     archive = next(folder.glob("*.tar.gz"), None)
     if not archive:
         raise EditError(said)
     run(folder, f"tarfile --extract {archive.name}")
-    repository = Repository(folder / archive.name.removesuffix(".tar.gz"))
-    repository.git("init", "--quiet")
-    for key in ("name", "email"):
-        repository.git("config", f"user.{key}", "nobody@localhost")
-    (repository.root / ".git/info/exclude").write_text("*.egg-info\n*.pyc\n.*_cache\n")
-    repository.supply()
-    repository.git("add", "--all")
-    repository.git("commit", "--quiet", f"--message={archive.name}")
-    return repository
+    return folder / archive.name.removesuffix(".tar.gz")
 
 
-def passing(folder: Path, *, can_fail: bool = False) -> set[str]:
-    """Run upstream's whole suite, and return the tests that pass."""
-    output = run(folder, "pytest -p no:cacheprovider -rfEp --tb=short tests")
-    found = re.findall(r"^(PASSED|FAILED|ERROR) (.+?)(?: - .*)?$", output, re.M)
-    if not found or (not can_fail and any(how != "PASSED" for how, _ in found)):
-        raise EditError(output[output.find("= FAILURES =") :][:5000])
-    return {test for how, test in found if how == "PASSED"}
+def measure(folder: Path, *checks: str) -> tuple[set[str], set[str], str]:
+    """Return the tests that pass, what upstream's suite and checks find, and why."""
+    why = run(folder, "pytest -p no:cacheprovider -rfEp --tb=short tests")
+    tests = re.findall(r"^(PASSED|FAILED|ERROR) (.+?)(?: - .*)?$", why, re.M)
+    passed = {test for how, test in tests if how == "PASSED"}
+    said = "\n".join(run(folder, words) for words in checks)
+    lines = re.findall(r"^\S+:\d.*|^Would reformat.*|.*No module named.*", said, re.M)
+    found = {re.sub(r":\d+(:\d+)?:", ":", line) for line in lines}
+    failures = why.partition("= FAILURES =")[2][:5000]
+    return passed, found | {test for _, test in tests} - passed, failures
 
 
-def findings(folder: Path) -> set[str]:
-    """Return what upstream's checks find, without line numbers."""
-    output = "\n".join(run(folder, words) for words in CHECKS.values())
-    lines = re.findall(r"^\S+:\d.*|^Would reformat.*|.*No module named.*", output, re.M)
-    return {re.sub(r":\d+(:\d+)?:", ":", line) for line in lines}
+def prove(copy: Path) -> None:
+    """Prove each branch on the one before, and print a table.
 
-
-def prove(repository: Repository) -> None:
-    """Make the commits, prove each on top of those before it, and print a table."""
-    folder, git = repository.root, repository.git
-    if git("status", "--porcelain"):
-        raise EditError(f"{folder} has uncommitted changes.")
-    known, found = passing(folder), findings(folder)
-    head = ("", "lines", "files", "tests", "gone", "new", "failed before")
-    rows = [head, ("before", "", "", len(known), "", "", "")]
+    Raises:
+        EditError: a new test fails, or a test or a check that did not fail before.
+    """
+    git(copy, "checkout", "--quiet", f"{branch(PATCHES[0])}~")
+    known, faults, _ = measure(copy, *CHECKS)
+    rows = [("", "lines", "files", "tests", "gone", "new", "failed before"),
+            ("before", "", "", len(known), "", "", "")]  # fmt: skip
     for patch in PATCHES:
-        repository.commit(patch)
-        git("checkout", "--quiet", "HEAD~", "--", "src")
-        before = passing(folder, can_fail=True)
-        git("checkout", "--quiet", "HEAD", "--", "src")
-        after, left = passing(folder), findings(folder)
-        if left - found:
-            raise EditError(f"{patch.stem}: {left - found}")
-        changes = [x.split() for x in git("diff", "--numstat", "HEAD~").splitlines()]
+        git(copy, "checkout", "--quiet", branch(patch))
+        git(copy, "checkout", "--quiet", "HEAD~", "--", "src")
+        old, _, _ = measure(copy)
+        git(copy, "checkout", "--quiet", "HEAD", "--", "src")
+        passed, left, why = measure(copy, *CHECKS)
+        if not passed or left - faults:
+            raise EditError("\n".join((patch.stem, *(left - faults), why)))
+        changes = [
+            *map(str.split, git(copy, "diff", "--numstat", "HEAD~").splitlines())
+        ]
         lines = sum(int(added) for added, _, path in changes if path.startswith("src/"))
-        gone, new = known - after, after - known
-        rows += [(patch.stem, lines, len(changes), len(after), len(gone), len(new),
-                  len(new - before))]  # fmt: skip
-        known, found = after, left
+        new = passed - known
+        rows.append((branch(patch), lines, len(changes), len(passed),
+                     len(known - passed), len(new), len(new - old)))  # fmt: skip
+        known, faults = passed, left
     for first, *rest in rows:
-        print(f"{first:14}", *(f"{cell:>6}" for cell in rest))
-    print("No new findings from", ", ".join(CHECKS))
+        print(f"{first:20}", *(f"{cell:>6}" for cell in rest))
+    print(f"Failed before, and still do: {len(faults)}")
 
 
 def main() -> None:
-    """Use the clone named on the command line, or else the source distribution."""
-    clone = sys.argv[1:]
+    """Make the branches in the clone that the command line names.
+
+    All is done in a copy; the clone gets the branches at the end, if nothing fails.
+    """
+    clone = Path(*sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
         try:
-            repository = Repository(Path(*clone)) if clone else unpack(Path(folder))
-            prove(repository)
-            if not clone:
-                print(repository.git("format-patch", f"-{len(PATCHES)}", f"-o{OUT}"))
+            source = download(Path(folder))
+            make(source)
+            bring(source, clone, copy)
+            prove(copy)
+            git(copy, "push", "--quiet", "--atomic", "origin", *map(branch, PATCHES))
         except EditError as exc:
             sys.exit(str(exc))
 

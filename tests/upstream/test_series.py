@@ -1,4 +1,4 @@
-"""The patches merge with what has moved on upstream, or name what does not fit."""
+"""The patches merge with what has moved on, or leave the clone as it was."""
 
 from __future__ import annotations
 
@@ -7,35 +7,63 @@ from pathlib import Path
 
 import pytest
 
-from upstream.series import PATCHES, EditError, Repository, edited, message, scripts
+from upstream import series
+from upstream.series import EditError, adapted, edited, git, message, sections
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = "".join(f"line {number}\n" for number in range(1, 21))
+TESTS = """class TestIt:
+    def test_a(self):
+        app.start.assert_called()
+
+    @patch("it")
+    def test_b(self):
+        app.start.assert_called()
+
+    def test_c(self):
+        pass
+"""
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    """A clone whose `code.py` has moved on since the scripts were written."""
-    repository = Repository(tmp_path)
-    repository.git("init", "--quiet")
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A distribution of one file, and two patches for it."""
+    folder, patches = tmp_path / "source", tmp_path / "patches"
+    for new in (folder, patches):
+        new.mkdir()
+    (folder / "code.py").write_text(TEXT)
+    for name, text in {
+        "1.ed": "= code.py\n15d\n= new/a.py\n0a\na\n.\n? docs.md: # End\nnew\n# End\n",
+        "2.ed": "= code.py\n12c\ntwelve\n.\n- test_*.py: .start\n? gone.md: it\nit\n",
+        "1.md": "fix: one\n\n### Why\n\nIt was broken.\n",
+        "2.md": "fix: two\n\n### Why\n\nIt was too.\n",
+    }.items():
+        (patches / name).write_text(text)
+    monkeypatch.setattr(series, "PATCHES", sorted(patches.glob("*.ed")))
+    series.make(folder)
+    return folder
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone that has moved on, with somebody's work in it."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    git(clone, "init", "--quiet", "--initial-branch=main")
     for key in ("name", "email"):
-        repository.git("config", f"user.{key}", "nobody@localhost")
-    for text in (TEXT, "first\n" + TEXT):
-        (tmp_path / "code.py").write_text(text)
-        repository.git("add", "--all")
-        repository.git("commit", "--quiet", "--message=text")
-    return repository
+        git(clone, "config", f"user.{key}", "You")
+    (clone / "code.py").write_text("first\n" + TEXT)
+    (clone / "docs.md").write_text("# Docs\n\n# End\n")
+    (clone / "test_it.py").write_text(TESTS)
+    series.commit(clone, "Moved on")
+    (clone / "docs.md").write_text("half a thought\n")
+    return clone
 
 
-@pytest.fixture
-def patch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("patches")
-    (folder / "1.md").write_text("fix: it\n### Why\n\nIt was broken.\n\n### List\n")
-    return folder / "1.ed"
-
-
-def known(repository: Repository) -> str:
-    return repository.git("rev-parse", "HEAD~:code.py").strip()
+def state(clone: Path) -> tuple[str, ...]:
+    """What somebody sees of a clone."""
+    words = ("status --porcelain --branch", "for-each-ref", "stash list", "diff")
+    return tuple(git(clone, *line.split()) for line in words)
 
 
 @pytest.mark.parametrize(
@@ -57,53 +85,85 @@ def test_scripts_of_diff_are_understood(tmp_path: Path, new: str) -> None:
 
 
 def test_what_is_no_script_is_an_error() -> None:
-    assert edited(TEXT, "19,20d\n$a\nlast\n.\n").endswith("line 18\nlast\n")
     with pytest.raises(EditError, match="'s/a/b/"):
         edited(TEXT, "s/a/b/\n")
 
 
-def test_changes_are_merged_with_what_has_moved_on(
-    repository: Repository, patch: Path
+def test_a_line_is_found_by_its_text_if_it_is_the_only_one() -> None:
+    assert adapted("a\n  b\nc\n", "?", "b", "B\n") == "a\nB\nc\n"
+    for text in ("a\nc\n", "b\nb\n"):
+        assert adapted(text, "?", "b", "B\n") == text
+
+
+def test_tests_are_removed_by_their_text() -> None:
+    left = "class TestIt:\n\n    def test_c(self):\n        pass\n"
+    assert adapted(TESTS, "-", ".start.", "") == left
+    assert adapted(TESTS, "-", ".stop.", "") == TESTS
+
+
+def test_branches_are_each_on_the_one_before(
+    source: Path, clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    patch.write_text(f"= code.py {known(repository)}?\n15d\n= a.py new\n0a\na\n.\n")
-    repository.commit(patch)
-    patch.write_text("= code.py\n12c\ntwelve\n.\n= docs/gone.md 123\n1d\n")
-    repository.commit(patch)
-    new = TEXT.replace("line 15\n", "").replace("line 12\n", "twelve\n")
-    assert repository.git("show", "HEAD:code.py") == f"first\n{new}"
-    assert repository.git("show", "HEAD:a.py") == "a\n"
-    assert repository.git("log", "-1", "--format=%B").strip() == (
-        "fix: it\n\nIt was broken."
-    )
+    before, copy = state(clone), tmp_path / "copy"
+    series.bring(source, clone, copy)
+    assert state(clone) == before
+    assert git(copy, "log", "--format=%D|%an|%s|%b", "celery-2").split("\n\n") == [
+        "HEAD -> celery-2|You|fix: two|It was too.",
+        "celery-1|You|fix: one|It was broken.",
+        "origin/main, origin/HEAD, main|You|Moved on|\n",
+    ]
+    one, two = (git(copy, "show", f"celery-{n}:code.py") for n in (1, 2))
+    assert one == "first\n" + TEXT.replace("line 15\n", "")
+    assert two == one.replace("line 12\n", "twelve\n")
+    assert git(copy, "show", "celery-1:new/a.py") == "a\n"
+    assert git(copy, "show", "celery-1:docs.md") == "# Docs\n\nnew\n# End\n"
+    assert ".start" not in git(copy, "show", "celery-2:test_it.py")
+    assert capsys.readouterr().out == "2: left out, as gone.md has no 'it'\n"
 
 
-@pytest.mark.parametrize(
-    ("fits", "says"), [("0" * 40, "1: code.py: git cat-file"), ("", "git merge-file")]
-)
-def test_a_file_that_does_not_fit_is_named(
-    repository: Repository, patch: Path, fits: str, says: str
+def test_what_cannot_be_merged_is_named(
+    source: Path, clone: Path, tmp_path: Path
 ) -> None:
-    script = f"= code.py {fits or known(repository)}"
-    patch.write_text(f"{script}\n1c\nanother\n.\n")
-    with pytest.raises(EditError, match=says):
-        repository.commit(patch)
-    patch.write_text(f"{script}?\n1c\nanother\n.\n= a.py new\n0a\na\n.\n")
-    repository.commit(patch)
-    assert repository.git("show", "HEAD:code.py") == "first\n" + TEXT
+    (clone / "code.py").write_text(TEXT.replace("line 12\n", "dozen\n"))
+    series.commit(clone, "Moved on again")
+    before = state(clone)
+    with pytest.raises(EditError, match=r"(?s)conflict in code\.py.*\.\.\. 2\b"):
+        series.bring(source, clone, tmp_path / "copy")
+    assert state(clone) == before
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_what_is_missing_is_seen_first(
+    source: Path, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(clone, "branch", "celery-2")
+    with pytest.raises(EditError, match="already has a branch celery-2"):
+        series.bring(source, clone, tmp_path / "copy")
+    for key in ("name", "email"):
+        git(clone, "config", "--unset", f"user.{key}")
+    git(clone, "config", "user.useConfigOnly", "true")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for name in ("NAME", "EMAIL"):
+        monkeypatch.delenv(f"GIT_AUTHOR_{name}", raising=False)
+    with pytest.raises(EditError, match=r"(?s)git var:.*user\.email"):
+        series.bring(source, clone, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("patch", series.PATCHES, ids=lambda patch: patch.stem)
 def test_a_pull_request_is_short(patch: Path) -> None:
-    text = patch.with_suffix(".md").read_text().splitlines()
-    assert len(text) <= 20
     subject, blank, *body = message(patch).splitlines()
     assert subject.startswith(("fix(", "feat("))
     assert not blank
+    assert "###" not in message(patch)
+    assert len(body) <= 14
     assert all(len(line) <= 88 for line in [subject, *body])
-    for path, fits, script in scripts(patch):
+    lines = 0
+    for kind, path, where, new in sections(patch):
+        assert kind in "=?-"
         assert path.endswith((".py", ".md"))
-        if fits == "new":
-            assert len(edited("", script).splitlines()) <= 60
+        assert bool(where) == (kind != "=")
+        lines += new.count("\n") if path.startswith("src/") else 0
+    assert lines <= 60
 
 
 def test_leaving_fits_the_settings() -> None:

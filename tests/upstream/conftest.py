@@ -1,0 +1,1 @@
+collect_ignore = ["fork"]  # stands in for upstream's files

@@ -1,1 +1,0 @@
-from django.core.handlers.wsgi import WSGIHandler as application  # noqa: F401, N813
