@@ -381,9 +381,7 @@ class EmailTemplateAdmin(admin.ModelAdmin):
 class EmailLogAdmin(admin.ModelAdmin):
     """The email log, read-only."""
 
-    list_display = [
-        *("recipient", "which", "covers_until", "status", "attempts", "claimed_at"),
-    ]
+    list_display = ["recipient", "which", "status", "covers_until"]
     list_filter = ["status", "digest", "claimed_at"]
     search_fields = ["recipient", "error", "task_id"]
     date_hierarchy = "created_at"
@@ -392,6 +390,9 @@ class EmailLogAdmin(admin.ModelAdmin):
         *("recipient", "digest", "covers_until", "status", "error", "attempts"),
         *("claimed_at", "created_at", "updated_at", "task_id"),
     ]
+
+    class Media:
+        css = {"all": ["prayer_room_api/moderation.css"]}
 
     @admin.display(description="Digest", ordering="digest")
     def which(self, log: EmailLog) -> str:

@@ -133,13 +133,15 @@ class Browser:
         field.send_keys(text)
 
     def too_wide(self) -> list[str]:
-        """Return the elements that overflow the right edge of the page."""
+        """Return what overflows the right edge of the page, or of what is around it."""
         return self._run(
             """
             const edge = document.documentElement.clientWidth;
             return [...document.querySelectorAll("main *, #content *")]
                 .filter(each => each.checkVisibility())
-                .filter(each => each.getBoundingClientRect().right > edge + 1)
+                .filter(each => each.getBoundingClientRect().right > edge + 1
+                    || (getComputedStyle(each).overflowX == "auto"
+                        && each.scrollWidth > each.clientWidth + 1))
                 .map(each => each.outerHTML.slice(0, 200));
             """
         )
