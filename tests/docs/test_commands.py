@@ -193,6 +193,14 @@ def test_links_lead_to_files() -> None:
     assert missing == []
 
 
+def test_the_index_lists_each_page() -> None:
+    text = (ROOT / "docs/index.md").read_text().partition("## Pages")[2]
+    listed = set(re.findall(r"\]\((\S+\.md)\)", text))
+    pages = {path.name for path in ROOT.glob("docs/*.md")}
+    # It is an index of the operations itself.
+    assert listed == pages - {"index.md", "operations.md"}
+
+
 def test_links_lead_to_headings() -> None:
     """By GitHub's anchors; Sphinx makes some differently."""
 
