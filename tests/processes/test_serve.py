@@ -54,7 +54,7 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
     base = f"http://127.0.0.1:{env['PORT']}"
     serve.wait_for(f"{base}/ +what runs here")
     # The site answers by the time this is printed.
-    with urllib.request.urlopen(f"{base}/healthz", timeout=20) as answer:
+    with urllib.request.urlopen(f"{base}/healthz", timeout=DEADLINE) as answer:
         assert answer.status == 200
 
     for line in ("release | ", "web     | ", "worker  | ", "beat    | "):
@@ -85,7 +85,7 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
         assert f"mail    | {line}" in serve.output
 
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{base}/nothing", timeout=20)
+        urllib.request.urlopen(f"{base}/nothing", timeout=DEADLINE)
     refused.value.close()
     serve.wait_for(r"web     \| \[[-0-9]+ [:,0-9]+: WARNING\] Not Found: /nothing")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from prodserver_celery5.pytest_plugin.process import DEADLINE
+
 Run = Callable[[str, tuple[str, ...]], str]
 
 # The module of an app that changes whatever a module can change.
@@ -118,7 +120,7 @@ def run(tmp_path: Path) -> Run:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
