@@ -29,12 +29,8 @@ PRODSERVERS = ("2.2", "2.4", "3.0")
 DJANGOS = ("4.2", "5.2", "6.0", "6.1")
 
 # Most tests wait for a process, so twice as many run as there are cores; they begin one
-# by one, in the order of the folders.
+# by one, those with processes first (tests/conftest.py).
 AT_ONCE = ("-n", str(2 * (os.cpu_count() or 1)), "--maxschedchunk=1")
-SLOWEST_FIRST = (
-    "tests/behaviour", "tests/processes", "tests/unit", "tests/differential",
-    "tests/upstream",
-)  # fmt: skip
 
 
 def is_installed(python: str) -> bool:
@@ -222,7 +218,7 @@ def everything(session: nox.Session) -> None:
         session.run("coverage", "erase")
         session.run(
             "coverage", "run", "-m", "pytest", *AT_ONCE, "--durations=30",
-            *elsewhere * ("CI" in os.environ), *SLOWEST_FIRST, env=env,
+            *elsewhere * ("CI" in os.environ), env=env,
         )  # fmt: skip
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
