@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import signals
 from celery.beat import PersistentScheduler, Scheduler
 from celery.schedules import schedule
 from django.core.exceptions import ObjectDoesNotExist
@@ -160,8 +161,10 @@ def app(beat: dict[str, Any], tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def service(lead: leader.Lead, app: Any) -> Any:
+def service(lead: leader.Lead, app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The service of a beat that leads."""
+    # The example's: it writes to the database at each tick.
+    monkeypatch.setattr(signals.beat_init, "receivers", [])
     assert lead._lock.acquire()
     return schedulers._led(app.Beat.Service, lead)(app, scheduler_cls=Turns)
 
