@@ -44,8 +44,10 @@ def is_installed(python: str) -> bool:
     )
 
 
-# The classifiers list the tested versions; 3.14 is tested if it is installed.
-PYTHONS = tuple(filter(is_installed, [*nox.project.python_versions(PYPROJECT), "3.14"]))
+# The classifiers list the tested versions.
+PYTHONS = tuple(filter(is_installed, nox.project.python_versions(PYPROJECT)))
+# Debian sid has these; few machines do.
+SID_PYTHONS = ("3.14", "3.15")
 
 
 def is_installable(celery: str, django: str, python: str) -> bool:
@@ -60,7 +62,7 @@ def is_installable(celery: str, django: str, python: str) -> bool:
         or (django == "4.2" and minor >= 13)
         or (django in ("6.0", "6.1") and minor < 12)
         # django-celery-beat 2.9 excludes it, so 2.1 is installed, and its scheduler
-        # runs only on Celery 5.0 and 5.1.
+        # runs only on Celery 5.0 and 5.1. `dist` runs it without that scheduler.
         or (django == "6.1" and celery not in ("5.0", "5.1"))
     )
 
@@ -277,12 +279,15 @@ def minimums(session: nox.Session) -> None:
         )  # fmt: skip
 
 
-@nox.session(venv_backend="uv", default=False)
+@nox.session(python=PYTHONS[-1:], default=False)
 def prereleases(session: nox.Session) -> None:
-    """Run a worker and beat on the newest Celery, pre-releases too; may fail."""
-    away = install_wheel(session, "tests", "--prerelease=allow", "celery")
-    with session.chdir(away):
-        smoke(session)
+    """Follow the README with pre-releases of Celery and Django; may fail."""
+    install(session, "dist")
+    # Alone: whatever else the tests install would hold them back.
+    session.run(
+        "python", "-m", "pytest", "tests/docs/test_dist.py", "-k", "readme_alone",
+        env={"PIP_PRE": "1"},
+    )  # fmt: skip
 
 
 @nox.session(default=False)
@@ -300,6 +305,18 @@ def blows(session: nox.Session) -> None:
     session.run(
         "python", "-m", "tests.blows", "--blows", "100",
         "--kind", "SIGKILL before it sends", "--kind", "SIGKILL once it has sent",
+    )  # fmt: skip
+
+
+@nox.session(venv_backend="uv", default=False)
+@nox.parametrize("version", [nox.param(name, id=name) for name in SID_PYTHONS])
+def pythons(session: nox.Session, version: str) -> None:
+    """Test what a new Python can break, on Debian sid's, in a chroot; needs root."""
+    session.install("uv")
+    names = (f"python{name}" for name in SID_PYTHONS)
+    session.run(
+        "tests/pythons/sid.sh", ",".join(["postgresql", "redis-server", *names]),
+        "tests/pythons/tests.sh", version, external=True,
     )  # fmt: skip
 
 
@@ -375,7 +392,8 @@ def docs(session: nox.Session) -> None:
     )
 
 
-@nox.session(default=False)
+# As in a new image, so that the README's commands install the newest of everything.
+@nox.session(python=PYTHONS[-1:], default=False)
 def dist(session: nox.Session) -> None:
     """Build the distribution, check it, and start a worker from it."""
     install(session, "dist")

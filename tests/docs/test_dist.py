@@ -24,7 +24,7 @@ from dev.procfile import ROOT
 from prodserver_celery5 import __version__
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 
-from .blocks import of, tutorial
+from .blocks import constants, of, tutorial
 
 for tool in ("build", "twine"):
     pytest.importorskip(tool, reason="`nox -s dist` installs what this needs")
@@ -107,6 +107,18 @@ def test_the_metadata_leads_somewhere(wheel: Path) -> None:
     assert "](CHANGELOG.md" not in found.get_payload()
 
 
+BEAT = """
+PRODUCTION_PROCESSES["beat"] = {
+    "BACKEND": "prodserver_celery5.backends.CeleryBeat",
+    "APP": "proj",
+    "ARGS": {"loglevel": "INFO"},
+}
+CELERY_BEAT_SCHEDULE = {
+    "add": {"task": "proj.tasks.add", "args": [2, 3], "schedule": 1},
+}
+"""
+
+
 def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +139,14 @@ def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     (install,) = of("sh", "startproject", "README.md")
     for line in install.text.splitlines():
         run(["sh", "-c", line], folder, env)
+    # In CI, that is what the matrix calls the newest.
+    freeze = run(["venv/bin/pip", "freeze"], folder)
+    installed = dict(re.findall(r"^(celery|django)==(\d+\.\d+)", freeze.lower(), re.M))
+    print(installed)
+    if "CI" in os.environ and "PIP_PRE" not in os.environ:
+        known = constants()
+        newest = {"celery": known["CELERIES"][-1], "django": known["DJANGOS"][-1]}
+        assert installed == newest
     tutorial(folder)
     (begin,) = of("sh", "venv/bin/python manage.py worker", "README.md")
     check, send, start = begin.text.splitlines()
@@ -145,6 +165,18 @@ def test_the_readme_alone_starts_a_worker_that_runs_a_task(
         worker.wait_for(r"Task proj\.tasks\.add\[\S+\] succeeded in \S+s: 5")
         assert worker.stop(signal.SIGINT) == 1  # Ctrl-C, as with `celery worker`
     assert "celery --app=proj worker" in worker.output
+
+    # The beat of "Install", with Celery's own scheduler.
+    with (folder / "proj/settings.py").open("a") as settings:
+        settings.write(BEAT)
+    with StartedProcess(
+        ["venv/bin/python", "manage.py", "worker", "beat"],
+        log=tmp_path / "beat.log",
+        cwd=folder,
+        env={**os.environ, **env},
+    ) as beat:
+        beat.wait_for("Sending due task add")
+        assert beat.stop() == 0
 
     # docs/troubleshooting.md offers this script for measuring your own project.
     shutil.copy(ROOT / "docs/measure.py", folder)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib.metadata import requires, version
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 
+import noxfile
 from bench import report
 from dev.procfile import ROOT
 from prodserver_celery5 import __version__
@@ -69,6 +72,10 @@ def test_the_classifiers_have_them() -> None:
     ]
     assert row("Python") == f"{pythons[0]} to {pythons[-1]}"
     assert f">={pythons[0]}" == PROJECT["requires-python"]
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == pythons
+    # Those that the machine of `.ci/run` lacks.
+    assert list(constants()["SID_PYTHONS"]) == pythons[-2:]
     for django in constants()["DJANGOS"]:
         assert f"Framework :: Django :: {django}" in classifiers
 
@@ -82,6 +89,24 @@ def test_the_badges_say_the_same() -> None:
         "celery": row("Celery").replace(" ", "_"),
         "django": f"{django[0]}_to_{django[-1]}",
     }
+
+
+def test_the_matrix_leaves_out_what_the_scheduler_does() -> None:
+    """A django-celery-beat that allows a newer Django ends an exclusion."""
+    allowed = {
+        requirement.name.lower(): requirement.specifier
+        for requirement in map(Requirement, requires("django-celery-beat") or [])
+    }["django"]
+    newest = constants()["CELERIES"][-1]
+    for django in constants()["DJANGOS"]:
+        runs = any(
+            noxfile.is_installable(newest, django, f"3.{minor}")
+            for minor in range(10, 16)
+        )
+        assert runs is allowed.contains(f"{django}.0"), (
+            f"correct is_installable for Django {django}: django-celery-beat"
+            f" {version('django-celery-beat')} takes {allowed}"
+        )
 
 
 def test_the_changelog_has_this_version() -> None:
