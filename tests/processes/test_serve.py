@@ -15,6 +15,7 @@ import pytest
 
 from dev.procfile import ROOT, free_port
 from dev.serve import Output, nox_here, short, where_the_data_is
+from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.services import Services
 
@@ -56,6 +57,15 @@ def test_a_newcomer_s_first_minute(serve: StartedProcess, env: dict[str, str]) -
     # The site answers by the time this is printed.
     with urllib.request.urlopen(f"{base}/healthz", timeout=DEADLINE) as answer:
         assert answer.status == 200
+
+    # The processes are seen at work, and a visitor can post.
+    def page() -> str:
+        with urllib.request.urlopen(f"{base}/", timeout=60) as answer:
+            return str(answer.read().decode())
+
+    wait_until(lambda: page().count('<p class="state good">Running</p>') == 3)
+    assert "Next run: moderator-digest-hourly, due at" in page()
+    assert '<form method="post"' in page()
 
     for line in ("release | ", "web     | ", "worker  | ", "beat    | "):
         assert f"\n{line}" in f"\n{serve.output}"

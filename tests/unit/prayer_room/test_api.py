@@ -1,6 +1,7 @@
 import pytest
 
 from prayer_room_api.models import PrayerRequest, TransitionRefusedError
+from prayer_room_api.serializers import PublicSerializer
 
 pytestmark = pytest.mark.django_db
 
@@ -49,6 +50,13 @@ def test_what_is_posted_is_validated(api, fields, wrong):
     assert answer.status_code == 400
     assert list(answer.data) == [wrong]
     assert not PrayerRequest.objects.exists()
+
+
+def test_what_the_browsable_api_begins_with_is_accepted(api):
+    begun = PublicSerializer().data
+    assert begun["kind"] == "prayer"
+    written = {**begun, "text": "Peace"}
+    assert api.post("/api/requests/", written, format="json").status_code == 201
 
 
 def test_nobody_approves_their_own_by_posting(api):
