@@ -212,6 +212,29 @@ class Benchmark:
                     self._keep(f"burst {database}", contender, run.burst(BURST))
             project.env.pop("DATABASE_URL", None)
 
+    def cost(self, project: Project) -> None:
+        """Measure the CPU that tasks take, with all keys of a worker and with none."""
+        if project.name != "small":
+            return
+        keys = {
+            "HEARTBEAT_FILE": str(project.folder / "heartbeat"),
+            "GRACE_SECONDS": 25,
+        }
+        args = {"concurrency": 2, "loglevel": "WARNING"}
+        contenders = ["celery", *PAIR]
+        with ExitStack() as stack:
+            runs = {
+                contender: stack.enter_context(
+                    self._start(contender, "worker", project, args, keys=keys)
+                )
+                for contender in contenders
+            }
+            for run in runs.values():
+                run.work("nothing", 2500)
+            for contender in self._turns(5 * self.rounds, contenders):
+                cpu = runs[contender].cpu("nothing", 2500)
+                self._keep("key all cpu", contender, cpu)
+
     def probe(self, project: Project) -> None:
         """Measure what it costs to ask a worker whether it is alive."""
         if project.name != "small":
@@ -285,7 +308,7 @@ def main() -> None:
     """Measure, print the tables, and after a whole run update the documentation."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parts = ("prefork", "replaced", "throughput", "gevent", "beat", "keys", "burst")
-    parts += ("probe",)
+    parts += ("cost", "probe")
     parser.add_argument("--quick", action="store_true", help="fewer runs")
     parser.add_argument("--rounds", type=int, help="turns of each (3; 2 if quick)")
     parser.add_argument("--part", action="append", choices=parts)

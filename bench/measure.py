@@ -158,6 +158,12 @@ class Run:
         self._until(self._idle, 0.002)
         return time.perf_counter() - began
 
+    def cpu(self, task: str, count: int) -> float:
+        """Return the CPU seconds of the worker and its children for that work."""
+        before = self._cpu()
+        self.work(task, count)
+        return self._cpu() - before
+
     def naps(self, count: int) -> float:
         """Let tasks sleep, and return the seconds until the last wakes up."""
         self.project.naps.write_bytes(b"")

@@ -121,6 +121,9 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
         if (found := values.get(f"burst {database}"))
     }
     made |= _table("burst", "s", rows, pair=("with", "without"), paired=True)
+    rows = {"both keys": found} if (found := values.get("key all cpu")) else {}
+    pair = ("with", "celery")
+    made |= _table("key: CPU for 2,500 tasks", "s", rows, pair=pair, paired=True)
     rows = {
         label: found
         for kind, label in (("cpu", "CPU"), ("wall", "time"))

@@ -28,6 +28,8 @@ __all__ = (
     "PostgreSQL",
     "RabbitMQ",
     "Redis",
+    "SecureRedis",
+    "Sentinel",
     "hold_port",
 )
 
@@ -57,6 +59,9 @@ class Redis:
 
     program = shutil.which("redis-server")
     options: tuple[str, ...] = ("--save", "", "--appendonly", "no")
+    # What a client has to know beside the address.
+    transport_options: dict[str, Any] = {}  # noqa: RUF012
+    use_ssl: dict[str, Any] | None = None
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
@@ -85,6 +90,57 @@ class Redis:
         process = StartedProcess(words, log=log, cwd=self.folder, env=dict(os.environ))
         process.wait_for("Ready to accept connections")
         return process
+
+
+class SecureRedis(Redis):
+    """A Redis server that speaks TLS, and without it only to what looks inside."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.secure_port: int = stack.enter_context(hold_port()).getsockname()[1]
+        files = {"key": folder / "key.pem", "cert": folder / "cert.pem"}
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+             "-subj", "/CN=127.0.0.1", "-keyout", files["key"], "-out", files["cert"]],
+            check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+        self.use_ssl = {"ssl_cert_reqs": "none"}
+        self.options += (
+            "--tls-port", str(self.secure_port), "--tls-auth-clients", "no",
+            "--tls-key-file", str(files["key"]), "--tls-cert-file", str(files["cert"]),
+            "--tls-ca-cert-file", str(files["cert"]),
+        )  # fmt: skip
+        super().__init__(folder, stack)
+
+    def url(self) -> str:
+        """Return the address of an unused database."""
+        super().url()
+        return f"rediss://127.0.0.1:{self.secure_port}/{self._databases}"
+
+
+class Sentinel(Redis):
+    """A Redis server that clients find through a Sentinel."""
+
+    transport_options: dict[str, Any] = {"master_name": "main"}  # noqa: RUF012
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        super().__init__(folder, stack)
+        self.sentinel_port: int = stack.enter_context(hold_port()).getsockname()[1]
+        file = folder / "sentinel.conf"
+        file.write_text(
+            f"port {self.sentinel_port}\nbind 127.0.0.1\n"
+            f"sentinel monitor main 127.0.0.1 {self.port} 1\n"
+        )
+        words = ["redis-server", str(file), "--sentinel"]
+        sentinel = StartedProcess(
+            words, log=folder / "sentinel.log", cwd=folder, env=dict(os.environ)
+        )
+        stack.enter_context(sentinel)
+        sentinel.wait_for("Sentinel ID is")
+
+    def url(self) -> str:
+        """Return the address of an unused database."""
+        super().url()
+        return f"sentinel://127.0.0.1:{self.sentinel_port}/{self._databases}"
 
 
 class RabbitMQ:

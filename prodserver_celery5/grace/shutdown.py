@@ -11,6 +11,7 @@ Celery would take its task for failed, and acknowledge the message.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import logging
 import os
@@ -116,6 +117,8 @@ class Grace:
         faulthandler.dump_traceback_later(
             self._seconds + SECONDS_TO_END, exit=True, file=2
         )
+        # A worker that has ended by itself may take its time to leave.
+        atexit.register(faulthandler.cancel_dump_traceback_later)
         handler = getattr(
             getattr(self._worker.pool, "_pool", None), "_result_handler", None
         )

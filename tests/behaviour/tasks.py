@@ -74,6 +74,14 @@ def nap_late(seconds: float, name: str) -> None:
     note(f"ended {name}")
 
 
+@shared_task(bind=True, acks_late=True)
+def retry_late(self: Any, name: str) -> None:
+    """Succeed at the third attempt."""
+    if self.request.retries < 2:
+        raise self.retry(countdown=1)
+    note(f"ended {name}")
+
+
 @shared_task(acks_late=True)
 def block_late(name: str) -> None:
     """Hold, and block the whole green pool, its hub included."""

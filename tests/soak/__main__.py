@@ -143,8 +143,12 @@ class Soak:
             "begun twice": sum(count > 1 for count in begun.values()),
             "left in unacked": client.hlen("unacked"),
             "left in queues": sum(map(client.llen, lists)),
-            "parent, MiB, at first": round(self.memory[0]),
-            "parent, MiB, at last": round(self.memory[-1]),
+            "parent, MiB, at most": round(max(self.memory)),
+            "ended by themselves": sum(
+                count
+                for what, count in self.statuses.items()
+                if "at the end" not in what
+            ),
             "statuses": dict(sorted(self.statuses.items())),
         }
 
@@ -178,7 +182,7 @@ def worse(counts: dict[str, dict[str, Any]]) -> list[str]:
     for name in list(counts)[1:]:
         for what, theirs in counts["celery"].items():
             ours = counts[name][what]
-            if what.startswith(("begun", "left", "parent")) and (
+            if what.startswith(("begun", "left", "parent", "ended")) and (
                 ours > factor * theirs + more
             ):
                 found.append(f"{name}: {what}: {ours}, with celery {theirs}")
