@@ -65,7 +65,7 @@ class GraceSeconds(Key):
             OptionError: this Celery reads its children's results in another way.
         """
         from ..options.errors import PrivateNameError, private
-        from .shutdown import apply
+        from .shutdown import SECONDS_TO_END, apply
 
         if "celery.concurrency.asynpool" in sys.modules:  # a prefork pool
             try:
@@ -73,4 +73,9 @@ class GraceSeconds(Key):
             except PrivateNameError as exc:
                 exc.where = Where(self.name)
                 raise
-        apply(self.read(start.entry))
+        seconds = self.read(start.entry)
+        if "celery.concurrency.thread" in sys.modules:  # a pool of threads
+            from .outside import watch
+
+            watch(seconds + SECONDS_TO_END)
+        apply(seconds)

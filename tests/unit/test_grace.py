@@ -29,7 +29,7 @@ from kombu import Connection
 from kombu.asynchronous.timer import Timer
 
 from prodserver_celery5.entry import Entry
-from prodserver_celery5.grace import brokers, results
+from prodserver_celery5.grace import brokers, outside, results
 from prodserver_celery5.grace import shutdown as module
 from prodserver_celery5.grace.brokers import Broker, broker_of
 from prodserver_celery5.grace.key import GraceSeconds
@@ -575,6 +575,34 @@ def test_what_has_come_is_read_and_nothing_later(clock: Clock) -> None:
     finally:
         os.close(out)
         os.close(into)
+
+
+# The guard of a pool of threads
+
+
+@pytest.mark.parametrize(
+    ("numbers", "outlives"),
+    [((), False), ((signal.SIGHUP,), False), ((signal.SIGTERM,) * 2, True)],
+)
+def test_the_guard_waits_for_sigterm_and_for_the_end(
+    numbers: tuple[int, ...], outlives: bool
+) -> None:
+    out, into = os.pipe()
+    os.write(into, bytes(numbers))
+    if not outlives:
+        os.close(into)
+    assert outside._outlives(out, 0.01) == outlives
+    os.close(out)
+    if outlives:
+        os.close(into)
+
+
+def test_the_guard_leaves_with_a_worker_that_ends_in_time() -> None:
+    out, into = os.pipe()
+    os.write(into, bytes([signal.SIGTERM]))
+    os.close(into)
+    assert not outside._outlives(out, 60)
+    os.close(out)
 
 
 # The patches of green pools

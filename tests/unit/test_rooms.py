@@ -68,7 +68,11 @@ ROOMS: dict[str, set[str]] = {
     "leader.lead": {"leader.locks", "process.restart", "redaction"},
     "leader.schedulers": {"findings", "leader.lead", "leader.locks", "options.errors"},
     "leader.locks": set(),
-    "grace.key": {"findings", "grace.shutdown", "key", "options.errors", "values"},
+    "grace.key": {
+        "findings", "grace.outside", "grace.shutdown", "key", "options.errors",
+        "values",
+    },
+    "grace.outside": set(),
     "grace.shutdown": {"grace.brokers", "grace.results", "process.green"},
     "grace.brokers": {"process.green"},
     "grace.results": set(),
