@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 

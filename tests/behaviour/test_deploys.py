@@ -19,9 +19,9 @@ from celery import VERSION, Celery, chain, chord
 from kombu import Queue
 from kombu.common import Broadcast
 
+from dev.servers import Redis, SecureRedis, Sentinel
 from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 from tests.deployment import wait_until_asleep
-from tests.servers import Redis, SecureRedis, Sentinel
 
 from .outcomes import Outcomes
 from .sides import SIDES, Site
