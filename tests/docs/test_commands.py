@@ -6,6 +6,8 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
+from operator import attrgetter
 
 import pytest
 from django.core.management import get_commands
@@ -127,6 +129,18 @@ def test_inside_has_each_module() -> None:
     )
     inside = {path.stem for path in package.glob("*/*.py")} - {"__init__", "process"}
     assert [name for name in inside if f"`{name}`" not in text] == []
+
+
+def test_the_picture_of_a_settings_way_names_what_exists() -> None:
+    texts = re.findall(
+        r">([^<]+)<", (ROOT / "docs/_static/way-of-a-setting.svg").read_text()
+    )
+    named = re.findall(r"(\w+\.(?:spell|parse|run))\b", " ".join(texts))
+    assert named == ["spelling.spell", "Command.parse", "command.run"]
+    for path in ("spelling.spell", "command.Command.parse", "command.run"):
+        module, _, name = path.partition(".")
+        found = import_module(f"prodserver_celery5.options.{module}")
+        assert callable(attrgetter(name)(found))
 
 
 def test_what_is_promised_exists() -> None:
