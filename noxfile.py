@@ -302,6 +302,11 @@ def blows(session: nox.Session) -> None:
             "python", "-m", "tests.blows", "--database", database,
             "--blows", str(count),
         )  # fmt: skip
+    for scheduler in ("derived", "redbeat"):
+        session.run(
+            "python", "-m", "tests.blows", "--database", "sqlite",
+            "--scheduler", scheduler, "--blows", "20",
+        )  # fmt: skip
     session.run(
         "python", "-m", "tests.blows", "--blows", "100",
         "--kind", "SIGKILL before it sends", "--kind", "SIGKILL once it has sent",

@@ -152,9 +152,11 @@ class _Fenced(Scheduler):  # type: ignore[misc] # as celery has no types
 
 
 class _FencedDatabase(_Fenced):
-    """django-celery-beat's scheduler, whose `sync` swallows what the database says."""
+    """django-celery-beat's scheduler, whose `sync` swallows what the database says.
 
-    needs = ("_dirty",)
+    Before it reads the schedule again, it still saves once more what has run: whoever
+    has edited a task may have put back an old last run.
+    """
 
     def _write(self, entry: Any) -> None:
         model = type(entry.model)
@@ -168,7 +170,6 @@ class _FencedDatabase(_Fenced):
                 # for each run, that would soon undo what somebody changes in between.
                 row.update(enabled=F("enabled"))
                 entry.save()
-        self._dirty.discard(entry.name)
 
     def _known(self) -> tuple[Any, ...]:
         """Return what `_note` takes the place of; another one may do anything."""

@@ -12,8 +12,9 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,51 @@ KINDS = {
     "SIGKILL before it sends": 0,
     "SIGKILL once it has sent": 0,
     "broker away": 0,
+    "edited meanwhile": 0,
+    "one-off and clocked": 0,
     "connection ended": 0,
     "server restarted": 0,
+    "server away for a minute": 0,
     "SIGSTOP, past the lease": LEASE,
     "network silent": LEASE,
+    "failover": 0,
 }
 # A file's lock has no lease, and no server.
-KINDS_OF_SQLITE = tuple(KINDS)[:6]
+KINDS_OF_SQLITE = tuple(KINDS)[:8]
+# redbeat has no row that somebody could edit.
+KINDS_OF_REDBEAT = tuple(KINDS)[:6]
+
+SCHEDULERS = {"database": "Noted", "derived": "Tenants", "redbeat": "NotedRedBeat"}
+
+# Edits the task as the admin does: reads a row, and then writes all of it.
+EDIT = """
+import time, django; django.setup()
+from django_celery_beat.models import PeriodicTask
+for number in range(40):
+    task = PeriodicTask.objects.get(name="each second")
+    task.description = f"edit {number}"
+    task.save()
+    time.sleep(0.05)
+print(task.description)
+"""
+# Tasks that run once, one each second from now on; prints how soon, in seconds.
+ONCE = """
+import django; django.setup()
+from datetime import timedelta
+from django.utils.timezone import now
+from django_celery_beat.models import *
+every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
+first = now() + timedelta(seconds=8)
+for number in range(8):
+    due = first + timedelta(seconds=number)
+    if number % 2:
+        how = dict(clocked=ClockedSchedule.objects.create(clocked_time=due))
+    else:
+        how = dict(interval=every, start_time=due)
+    name = f"once ROUND-{number}"
+    PeriodicTask.objects.create(name=name, task="blow", one_off=True, **how)
+print((first - now()).total_seconds())
+"""
 
 
 class Ring:
@@ -51,20 +90,34 @@ class Ring:
         folder: for the servers and the logs.
         stack: ends them all.
         chance: determines how long a blow takes.
+        scheduler: one of `SCHEDULERS`.
     """
 
     def __init__(
-        self, database: str, folder: Path, stack: ExitStack, chance: random.Random
+        self,
+        database: str,
+        folder: Path,
+        stack: ExitStack,
+        chance: random.Random,
+        scheduler: str = "database",
     ) -> None:
         self.chance = chance
         self.database = database
+        self.stack = stack
+        self.folder = folder
         self.server: Any = None
-        if database != "sqlite":
-            kind = {"postgresql": PostgreSQL, "mariadb": MariaDB}[database]
-            self.server = kind(folder, stack)
-        if database == "mariadb":
-            self.server.sql("", "INSTALL SONAME 'metadata_lock_info'")
-        self.site = Site(folder, stack, Redis(folder, stack), self.server)
+        self.servers = 0
+        # How often tasks that run once were struck, and the last edit of the other.
+        self.onces = 0
+        self.edit = ""
+        if database == "postgresql":
+            self.server = PostgreSQL(folder, stack)
+        elif database == "mariadb":
+            self.server = self._mariadb()
+        env = {"SCHEDULER": f"tests.blows.scheduler:{SCHEDULERS[scheduler]}"}
+        if scheduler == "redbeat":
+            env["BEAT_SCHEDULE"] = "each second"
+        self.site = Site(folder, stack, Redis(folder, stack), self.server, **env)
         self.relays: dict[str, Relay | None] = {}
         self.beats: dict[str, StartedProcess] = {}
         for name in ("one", "two", "three"):
@@ -112,11 +165,18 @@ class Ring:
             time.sleep(10)
             begin = time.time()
             self.site.broker.come_back()
+        elif kind == "edited meanwhile":
+            begin = self._edit(beat)
+        elif kind == "one-off and clocked":
+            begin = self._strike_tasks_that_run_once(beat)
         elif kind == "connection ended":
             self._end_session()
-        elif kind == "server restarted":
-            self.server.pause(lambda: time.sleep(1))
+        elif kind.startswith("server "):
+            seconds = 60 if "minute" in kind else 1
+            self.server.pause(lambda: time.sleep(seconds))
             begin = time.time()
+        elif kind == "failover":
+            begin = self._fail_over()
         elif kind == "SIGSTOP, past the lease":
             said = beat.output.count("Standing by")
             beat.send(signal.SIGSTOP)
@@ -134,6 +194,67 @@ class Ring:
     def _gap(self, begin: float) -> float:
         # A message already under way does not count.
         return self.site.inbox.wait_for_one(begin + 0.1, LEASE + 20) - begin
+
+    def _edit(self, beat: StartedProcess) -> float:
+        """Kill the leader while somebody edits the task; return when."""
+        told: list[str] = []
+        editing = threading.Thread(target=lambda: told.append(self.site.python(EDIT)))
+        editing.start()
+        time.sleep(self.chance.uniform(1, 4))
+        beat.kill()
+        begin = time.time()
+        editing.join()
+        (self.edit,) = told
+        return begin
+
+    def _strike_tasks_that_run_once(self, beat: StartedProcess) -> float:
+        """End the leader while such tasks come due; return when."""
+        self.onces += 1
+        first = time.time() + float(
+            self.site.python(ONCE.replace("ROUND", str(self.onces)))
+        )
+        time.sleep(max(0, first - time.time()) + self.chance.uniform(0, 7))
+        if self.chance.random() < 0.5:
+            assert beat.stop() == 0, beat.output
+        else:
+            beat.kill()
+        begin = time.time()
+        time.sleep(max(0, first + 10 - begin))
+        return begin
+
+    def _mariadb(self) -> Any:
+        """Start a server that another one can follow."""
+        self.servers += 1
+        (folder := self.folder / f"server {self.servers}").mkdir()
+        options = (
+            f"--server-id={self.servers}",
+            "--log-bin=log",
+            "--log-slave-updates",
+        )
+        server = MariaDB(folder, self.stack, *options)
+        server.sql("", "INSTALL SONAME 'metadata_lock_info'")
+        return server
+
+    def _fail_over(self) -> float:
+        """Put a replica in the place of the server, which is fenced; return when."""
+        old, new = self.server, self._mariadb()
+        new.sql(
+            "",
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root',"
+            f" MASTER_PORT = {old.port}, MASTER_USE_GTID = slave_pos; START SLAVE",
+        )
+        relays = [relay for relay in self.relays.values() if relay]
+        for relay in relays:
+            relay.leave()
+        position = old.sql("", "SELECT @@gtid_binlog_pos")
+        assert new.sql("", f"SELECT MASTER_GTID_WAIT('{position}', 60)") == "0"
+        new.sql("", "STOP SLAVE; RESET SLAVE ALL")
+        old.process.kill()
+        self.server = self.site.server = new
+        for relay in relays:
+            relay.turn_to(new.port)
+            relay.come_back()
+        return time.time()
 
     def _end_session(self) -> None:
         """Make the server end the session that has the lock."""
@@ -161,22 +282,40 @@ def wrongs(messages: list[Message], runs: int) -> list[str]:
 
     Args:
         messages: all of them.
-        runs: how many the database counts.
+        runs: how often the task of each second has run, as the database counts.
     """
     wrong = []
-    if len(messages) > runs:
-        wrong.append(f"{len(messages)} messages for {runs} runs")
-    if len({message.run for message in messages}) < len(messages):
-        wrong.append("a run was sent twice")
+    for name in sorted({message.name for message in messages}):
+        own = [message for message in messages if message.name == name]
+        due = 1 if name.startswith("once") else runs
+        if len(own) > due:
+            wrong.append(f"{name}: {len(own)} messages for {due} runs")
+        if len({message.run for message in own}) < len(own):
+            wrong.append(f"{name}: a run was sent twice")
+        ordered = sorted(own, key=lambda message: message.noted)
+        for before, after in itertools.pairwise(ordered):
+            # The interval is a second, minus ten milliseconds that beat takes off.
+            if after.noted - before.noted < 0.95:
+                wrong.append(f"twice for one due time: {before}, {after}")
     ordered = sorted(messages, key=lambda message: message.noted)
-    for before, after in itertools.pairwise(ordered):
-        # The interval is a second, minus ten milliseconds that beat takes off.
-        if after.noted - before.noted < 0.95:
-            wrong.append(f"twice for one due time: {before}, {after}")
     turns = [sender for sender, _ in itertools.groupby(m.sender for m in ordered)]
     if len(turns) > len(set(turns)):
         wrong.append("one beat sent in the midst of another's lead")
     return wrong
+
+
+def never(messages: list[Message], runs: int, onces: int) -> dict[str, int]:
+    """Return how often each task was due, and never sent.
+
+    Args:
+        messages: all that were sent.
+        runs: how often the task of each second has run, as the database counts.
+        onces: how often eight tasks that run once were made.
+    """
+    sent = Counter(message.name for message in messages)
+    due = {name: runs for name in sent if not name.startswith("once")}
+    due |= {f"once {n}-{k}": 1 for n in range(1, onces + 1) for k in range(8)}
+    return {name: due[name] - sent[name] for name in due if due[name] > sent[name]}
 
 
 def main() -> int:
@@ -184,17 +323,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.blows", description=__doc__)
     databases = ("postgresql", "mariadb", "sqlite")
     parser.add_argument("--database", choices=databases, default="postgresql")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, default="database")
     parser.add_argument("--blows", type=int, default=60)
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--bound", type=int, default=3, help="for a gap, in seconds")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
-    print(f"{options.database}, seed {options.seed}", flush=True)
+    what = f"{options.database}, {options.scheduler} scheduler, seed {options.seed}"
+    print(what, flush=True)
     chance = random.Random(options.seed)
-    possible = KINDS_OF_SQLITE if options.database == "sqlite" else tuple(KINDS)
-    names = tuple(options.kind or possible)
-    for kind in {*names} - {*possible}:
-        parser.error(f"{options.database} has no such blow: {kind}")
+    possible = set(KINDS)
+    if options.database == "sqlite":
+        possible &= {*KINDS_OF_SQLITE}
+    if options.scheduler == "redbeat":
+        possible &= {*KINDS_OF_REDBEAT}
+    if options.database != "mariadb":
+        possible -= {"failover"}
+    names = tuple(options.kind or filter(possible.__contains__, KINDS))
+    for kind in {*names} - possible:
+        parser.error(f"{what}: there is no such blow here: {kind}")
     # All kinds equally often, in random order.
     kinds = (list(names) * options.blows)[: options.blows]
     chance.shuffle(kinds)
@@ -202,7 +349,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        ring = Ring(options.database, folder, stack, chance)
+        ring = Ring(options.database, folder, stack, chance, options.scheduler)
         try:
             for count, kind in enumerate(kinds, 1):
                 ring.settle()
@@ -219,13 +366,25 @@ def main() -> int:
         # Let messages under way arrive.
         time.sleep(0.5)
         messages, runs = ring.site.inbox.messages, ring.site.runs()
+        if options.scheduler == "redbeat":
+            runs = max(message.run for message in messages)
+        if ring.edit:
+            query = "SELECT description FROM django_celery_beat_periodictask"
+            found = ring.site.sql(f"{query} WHERE name = 'each second'")
     wrong = wrongs(messages, runs)
+    if ring.edit and found != ring.edit:
+        wrong.append(f"an edit was undone: {found} in place of {ring.edit}")
     for kind, seen in sorted(gaps.items()):
         print(f"{kind}: {len(seen)} times, the longest gap {max(seen):.2f} s")
         bound = KINDS[kind] + options.bound
         if max(seen) > bound:
             wrong.append(f"{kind}: a gap of more than {bound} s")
     print(f"{len(messages)} messages for {runs} runs")
+    lost = never(messages, runs, ring.onces)
+    print(f"never sent: {lost or 'nothing'}")
+    # A blow can fall between the save of a run and its message.
+    if sum(lost.values()) > len(kinds) * len({m.name for m in messages} & {*lost}):
+        wrong.append("more was lost than one run at each blow")
     print("\n".join(f"WRONG: {line}" for line in wrong) or "nothing is wrong")
     return bool(wrong)
 

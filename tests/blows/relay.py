@@ -36,6 +36,10 @@ class Relay:
         """Forward again, first what was sent in the silence."""
         self._speaking.set()
 
+    def turn_to(self, target: int) -> None:
+        """Connect to another port from now on."""
+        self._target = target
+
     def leave(self) -> None:
         """Close all connections, and accept no new ones."""
         with suppress(OSError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import django
 import redis
 
 from dev.procfile import ROOT
@@ -43,12 +44,14 @@ class Message:
         run: the number of runs, including this one, as beat saved it.
         noted: when the task ran, as beat saved it.
         sender: identifies the start of the process that sent it.
+        name: of the task, and of the tenant if there are some.
     """
 
     at: float
     run: int
     noted: float
     sender: str
+    name: str
 
 
 class Inbox:
@@ -72,7 +75,7 @@ class Inbox:
                 time.sleep(0.01)
                 continue
             headers = json.loads(found)["headers"]  # type: ignore[arg-type]
-            told = (headers.get(key, 0) for key in ("run", "noted", "sender"))
+            told = (headers.get(key, 0) for key in ("run", "noted", "sender", "name"))
             self.messages.append(Message(time.time(), *told))
 
     def close(self) -> None:
@@ -135,6 +138,11 @@ class Site:
             self.url = server.url(self._migrate, "blows")
         else:
             self.url = f"sqlite:///{folder / 'db.sqlite3'}"
+            # A transaction that reads first could not wait for its turn to write.
+            options: dict[str, Any] = {"timeout": 20}
+            if django.VERSION >= (5, 1):
+                options["transaction_mode"] = "IMMEDIATE"
+            self.env["OPTIONS"] = json.dumps(options)
             self._migrate(self.url)
         self.python(SCHEDULE)
 
@@ -150,7 +158,7 @@ class Site:
         """
         url = self.url
         if relay:
-            url = url.replace(f":{self.server.port}/", f":{relay.port}/")
+            url = re.sub(r":\d+/", f":{relay.port}/", url)
         process = StartedProcess(
             [sys.executable, "-m", "django", "prodserver", "beat"],
             log=self.folder / name,

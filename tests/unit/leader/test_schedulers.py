@@ -54,9 +54,7 @@ def test_a_task_that_was_deleted_a_moment_ago_is_not_sent(
 ) -> None:
     """Celery logs the error, and beat goes on leading."""
     entry = scheduler.schedule["a"]
-    scheduler._dirty.add("a")
     scheduler._save(entry)
-    assert scheduler._dirty == set()
     task.delete()
     with pytest.raises(ObjectDoesNotExist):
         scheduler.apply_async(entry)
@@ -126,7 +124,20 @@ def test_a_run_is_saved_as_celery_saves_it(
     ]
     task.refresh_from_db()
     assert (task.last_run_at, task.total_run_count) == (entry.last_run_at, 1)
-    assert scheduler._dirty == set()
+
+
+def test_an_edit_that_puts_back_an_old_last_run(
+    scheduler: Any, task: PeriodicTask
+) -> None:
+    """It was read before the run, and written after: there is no second run."""
+    assert scheduler.schedule is scheduler.schedule  # which has looked for changes
+    entry = scheduler.reserve(scheduler.schedule["a"])
+    scheduler._save(entry)
+    task.description = "edited"
+    task.save()
+    again = scheduler.schedule["a"]
+    assert again.model.description == "edited"
+    assert (again.last_run_at, again.total_run_count) == (entry.last_run_at, 1)
 
 
 class Turns(Scheduler):  # type: ignore[misc] # as celery has no types
@@ -368,7 +379,6 @@ def test_a_beat_that_cannot_start_again_says_so(
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (DatabaseScheduler, "_dirty"),
         (PersistentScheduler, "_store"),
         ("redbeat:RedBeatScheduler", "lock_key"),
     ],
