@@ -174,7 +174,7 @@ def app(beat: dict[str, Any], tmp_path: Path) -> Any:
 @pytest.fixture
 def service(lead: leader.Lead, app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The service of a beat that leads."""
-    # The example's: it writes to the database at each tick.
+    # The example's heartbeat, and redbeat, which other tests may have imported.
     monkeypatch.setattr(signals.beat_init, "receivers", [])
     assert lead._lock.acquire()
     return schedulers._led(app.Beat.Service, lead)(app, scheduler_cls=Turns)
