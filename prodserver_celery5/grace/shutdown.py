@@ -154,7 +154,7 @@ class Grace:
             try:
                 step()
             except Exception:
-                logging.getLogger(__name__).critical(
+                logging.getLogger(f"celery.{__name__}").critical(
                     "Ending without having done all of %s", step.__name__, exc_info=True
                 )
         self._tell_and_end()
@@ -215,7 +215,7 @@ class Grace:
         ]
 
     def _tell(self) -> None:
-        logger = logging.getLogger(__name__)
+        logger = logging.getLogger(f"celery.{__name__}")
         broker = self._broker or Broker(None, self._sleep)
         running, unstarted = self._running(), self._unstarted()
         back = [r for r in running if broker.has(r)]

@@ -153,7 +153,7 @@ class Heartbeat:
         if sink not in self._complained:
             self._complained.add(sink)
             # Not made earlier: applying LOGGING may disable the loggers that exist.
-            logger = logging.getLogger(__name__)
+            logger = logging.getLogger(f"celery.{__name__}")
             logger.warning("%s: %s. The work goes on.", sink, _reason(error))
 
 

@@ -242,4 +242,5 @@ class Lead:
 
 def _log(level: int, line: str) -> None:
     # Not made earlier: applying LOGGING may disable the loggers that exist by then.
-    logging.getLogger(__name__).log(level, "beat: %s", hidden(" ".join(line.split())))
+    logger = logging.getLogger(f"celery.{__name__}")
+    logger.log(level, "beat: %s", hidden(" ".join(line.split())))

@@ -19,8 +19,8 @@ def share_memory(pool: object) -> None:
     """Let children write as little as possible into what is loaded before they fork.
 
     A collection writes into every object that it visits, so what is loaded is frozen
-    just before the first fork. Whether, when and how often Python collects is still up
-    to the project.
+    just before the first fork, and collected before that: what is frozen is never
+    freed. Whether, when and how often Python collects is still up to the project.
 
     Args:
         pool: the pool's class; for one that does not fork, this does nothing.
@@ -35,12 +35,13 @@ def share_memory(pool: object) -> None:
         nonlocal frozen
         if not frozen:
             frozen = True
+            gc.collect()
             gc.freeze()
             # So the interpreter's last collection visits everything, as ever: that is
             # what flushes a file in a reference cycle.
             atexit.register(gc.unfreeze)
 
     os.register_at_fork(before=before_fork)
-    # Celery 5.3 and newer send this before they collect, which then takes no time.
+    # Celery 5.3 and newer send this before they collect: one collection is enough.
     if before_create := getattr(signals, "worker_before_create_process", None):
         before_create.connect(before_fork, weak=False)
