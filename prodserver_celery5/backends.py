@@ -151,7 +151,6 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         Raises:
             OptionError: Celery cannot use an argument after all.
         """
-        restart.prepare(moves=bool(context.obj.workdir))
         start = Start(self.entry, context)
         for key in self.keys:
             if key.is_wanted(self.entry):
@@ -195,6 +194,8 @@ class CeleryWorker(CeleryBackend):
         super().prepare(context, words)
         if context.params["detach"]:
             restart.as_python_m(words)
+        else:
+            restart.on_sighup(self.entry.app)
         prefork.share_memory(context.params["pool"])
 
 

@@ -2,7 +2,7 @@
 
 `restart` replaces the process with ``python green.py LIBRARY PROGRAM …``, which
 patches and then runs the program as Python would: same pid, same interpreter flags.
-The program is a path, or a module or code with Python's flag in front.
+The program is a path, or a module with Python's flag in front.
 Celery's own entry point patches in the same place, from its ``-P`` option.
 """
 
@@ -70,40 +70,30 @@ def _main(library: str, program: list[str]) -> None:
     maybe_patch_concurrency(["celery", "-P", library])
 
     import runpy
-    from importlib.machinery import SourcelessFileLoader
     from pkgutil import get_importer
     from types import ModuleType
 
     # Its globals are the program's, as if this file had never run.
     main = sys.modules["__main__"] = ModuleType("__main__")
-    kind, path = program[0], os.path.join(os.getcwd(), program[0])
-    sys.argv[:] = program[1:] if kind == "-c" else program
+    is_module = program[0] == "-m"
+    sys.argv[:] = program[is_module:]
+    path = os.path.join(os.getcwd(), program[0])
     # Python has put this file's own folder where the program's has to be.
     has_home = not (getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
     if has_home:
-        homes = {"-m": os.getcwd(), "-c": ""}
-        sys.path[0] = homes.get(kind, os.path.dirname(os.path.realpath(path)))
-    # What Python itself calls. Its public relatives restore `sys.argv` at the end, when
-    # Celery takes from there what SIGHUP is to start.
+        home = os.path.dirname(os.path.realpath(path))
+        sys.path[0] = os.getcwd() if is_module else home
+    # What Python itself calls. Its public relatives leave another `__main__`.
     run_module = runpy._run_module_as_main  # type: ignore[attr-defined] # private
-    if kind == "-m":
-        del sys.argv[0]
+    if is_module:
         run_module(program[1])
     elif get_importer(path):  # a folder or a zip
         sys.path[:has_home] = [path]
         run_module("__main__", alter_argv=False)
     else:
-        code: Any
-        if kind == "-c":
-            sys.argv[0] = "-c"
-            code = compile(program[1], "<string>", "exec")
-        else:
-            main.__file__ = path
-            if path.endswith(".pyc"):
-                code = SourcelessFileLoader("__main__", path).get_code("__main__")
-            else:
-                with open(path, "rb") as file:
-                    code = compile(file.read(), path, "exec")
+        main.__file__ = path
+        with open(path, "rb") as file:
+            code: Any = compile(file.read(), path, "exec")
         exec(code, vars(main))  # noqa: S102 - it is the program
 
 

@@ -7,14 +7,21 @@ program, too: ``python restart.py FOLDER WORD…`` starts Python in the folder.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import signal
 import site
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-__all__ = ("PATH_GIVEN", "RestartError", "again", "as_python_m", "behind", "prepare")
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ("PATH_GIVEN", "RestartError", "again", "as_python_m", "behind", "on_sighup")
 
 # The variable in which `behind` hands the launcher the original PYTHONPATH.
 PATH_GIVEN = "PRODSERVER_CELERY5_PYTHONPATH"
@@ -23,40 +30,48 @@ _FILE = os.path.abspath(__file__)
 _LAUNCHER = os.path.join(os.path.dirname(_FILE), "green.py")
 
 
-class _Words(list[str]):
-    """What `sys.argv` stays until Celery reads it, at the interpreter's end.
-
-    `runpy` in a program that runs this one would put the first word back before.
-    """
-
-    def __setitem__(self, index: Any, word: Any) -> None:
-        pass
-
-
 class RestartError(Exception):
     """This process cannot be started again; the message says what to run instead."""
 
 
-def prepare(*, moves: bool = False) -> None:
-    """Let `sys.argv` start the program again: Celery runs that on SIGHUP.
+def on_sighup(app: Celery) -> None:
+    """Let a worker start the program again on SIGHUP, when it has ended.
 
-    If that is impossible, SIGHUP ends with a line that says so, and status 1.
+    Celery runs Python with `sys.argv` then, which lacks Python's flags and the folder,
+    so it is changed just before: by `atexit`, which calls first what was registered
+    last. If the program cannot be started again, a line says so, and the status is 1.
 
     Args:
-        moves: whether the process is about to leave its folder.
+        app: the app whose worker this process becomes.
     """
+    from celery import bootsteps
+
     try:
         flags, program, folder = _started()
+        words = [_FILE, folder, *flags, *program]
     except RestartError as exc:
+        program = []
         words = ["-c", "import sys; sys.exit(sys.argv[1])", str(exc)]
-        sys.argv = _Words(words)
-        return
-    _keep_path(program)
-    if moves or folder != os.getcwd():
-        flags[:0] = [_FILE, folder]
-    elif not program[0].startswith("-"):
-        program[0] = os.path.join(folder, program[0])
-    sys.argv = _Words([*flags, *program])
+
+    def become() -> None:
+        _keep_path(program)
+        sys.argv = words
+
+    def reload(
+        celerys: Callable[..., None], number: int, frame: FrameType | None
+    ) -> None:
+        celerys(number, frame)
+        atexit.register(become)
+
+    class Step(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+        """Starts when Celery has just installed its handler."""
+
+        def start(self, worker: Any) -> None:
+            celerys = signal.getsignal(signal.SIGHUP)
+            if callable(celerys):  # on a terminal it has none
+                signal.signal(signal.SIGHUP, partial(reload, celerys))
+
+    app.steps["worker"].add(Step)
 
 
 def as_python_m(words: Sequence[str]) -> None:
@@ -65,8 +80,8 @@ def as_python_m(words: Sequence[str]) -> None:
     Args:
         words: the command line of the worker.
     """
-    _keep_path()
-    sys.argv = _Words(words)
+    _keep_path(["-m"])
+    sys.argv = [*words]
 
 
 def again() -> None:
@@ -95,16 +110,11 @@ def behind(launcher: str, *words: str) -> None:
     if launcher in sys.orig_argv:
         return
     flags, program, folder = _started()
-    if any(re.match("-[^-WX]*x", flag) for flag in flags):
-        raise RestartError(
-            "Python's -x would skip the first line of this package's launcher, which"
-            " patches for the pool. Start the program without -x."
-        )
     # The launcher runs before the program, which may have found its libraries by
     # itself: one in a zip has unpacked them. And an APM agent that came by PYTHONPATH
     # takes itself off it.
     os.environ[PATH_GIVEN] = os.environ.get("PYTHONPATH", "")
-    _keep_path()
+    _keep_path(["-m"])
     _replace(folder, [*flags, launcher, *words, *program])
 
 
@@ -128,37 +138,17 @@ def _started() -> tuple[list[str], list[str], str]:
     flags, program = _split(sys.orig_argv[1:])
     if program[:1] == [_LAUNCHER]:
         del program[:2]
-    if program[:1] in ([], ["-"]):
+    if program[:1] in ([], ["-"], ["-c"]):
         raise RestartError(
-            "Python reads a program from its standard input once, so it cannot be"
-            " started again. Start it from a file, such as: python manage.py …"
+            "Python has not read this program from a file, so it cannot be started"
+            " again. Start it from one, such as: python manage.py …"
         )
-    if not sys.executable:
-        raise RestartError(
-            "Python does not know its own path, so it cannot be started again. Start"
-            " it by its path, without `exec -a`."
-        )
-    here = os.getcwd()
-    script = program[0]
-    if script == "-m" and _has_lost_its_folder(here):
-        raise RestartError(
-            f"Python's -E hides the folder that it was started in, which it has left"
-            f" for {here}, so it cannot be started again. Start it by its path, such"
-            " as: python -E …/manage.py"
-        )
-    if script.startswith("-"):
-        return flags, program, here
-    if os.path.exists(script) and not (os.path.isfile(script) or os.path.isdir(script)):
-        raise RestartError(
-            f"Python reads a program from {script} once, so it cannot be started again."
-            " Start it from a file, such as: python manage.py …"
-        )
-    if os.path.isabs(script):
+    here, script = os.getcwd(), program[0]
+    if script == "-m" or os.path.isabs(script):
         return flags, program, here
     # Python makes the path of a script, a folder or a zip absolute before it runs it.
     main = getattr(sys.modules["__main__"], "__file__", None) or ""
-    inside = os.path.join(script, "__main__.py")
-    for end in (script, inside, os.path.normpath(inside)):
+    for end in (script, os.path.join(script, "__main__.py")):
         if main.endswith(os.sep + end):
             return flags, program, main.removesuffix(os.sep + end) or os.sep
     if os.path.exists(script):
@@ -167,13 +157,6 @@ def _started() -> tuple[list[str], list[str], str]:
         f"{script} is not in {here}, where the program has gone, so it cannot be"
         " started again. Start it by its full path."
     )
-
-
-def _has_lost_its_folder(here: str) -> bool:
-    """Whether ``python -m`` has left its folder, and PYTHONPATH cannot name it."""
-    flags = sys.flags
-    searches_it = not (flags.isolated or getattr(flags, "safe_path", False))
-    return bool(flags.ignore_environment and searches_it and here not in sys.path)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -185,11 +168,6 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     program = list(argv)
     while program and program[0].startswith("-") and program[0] != "-":
         word = program.pop(0)
-        if word == "--":
-            break
-        if word.startswith("--"):  # --check-hash-based-pycs
-            flags += [word, program.pop(0)]
-            continue
         # Letters may be joined, until one takes the rest, or the next word.
         before, *found = re.split("([cmWX])", word, maxsplit=1)
         if found:
@@ -202,34 +180,27 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, program
 
 
-def _keep_path(program: Sequence[str] = ("-m",)) -> None:
+def _keep_path(program: Sequence[str]) -> None:
     """Let another Python import from wherever this one does, by PYTHONPATH.
 
-    Nothing changes if it would do so anyway: tasks see the environment, too.
-
     Args:
-        program: the program for Python to run; a script brings its folder along.
+        program: the program for Python to run; only for a module does this anything,
+            as a script brings its folder along.
     """
-    given = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
-    if not program[0].startswith("-") and all(map(os.path.isabs, given)):
+    if program[:1] != ["-m"]:
         return
     library = os.path.dirname(os.__file__)
-    own = {os.getcwd(), library, os.path.join(library, "lib-dynload"), *given}
-    sites = [] if sys.flags.no_site else site.getsitepackages()
-    if sites:
-        own.update([*sites, site.getusersitepackages()])
-    # What a package there has put on the path itself, as setuptools does.
-    below = tuple(os.path.join(folder, "") for folder in sites)
-    zipped = "python{}{}.zip".format(*sys.version_info)
+    # With what a package there has put on the path itself, as setuptools does.
+    own = (library, *site.getsitepackages(), site.getusersitepackages())
     kept = [
         os.path.abspath(entry)
         for entry in sys.path
         # An entry may be no path but a name for the hook of an editable install.
-        if entry not in own
-        and not entry.startswith(below)
-        and os.path.basename(entry) != zipped
-        and (os.path.isabs(entry) or os.path.exists(entry))
+        if os.path.exists(entry)
+        and entry != os.getcwd()
+        and not f"{entry}/".startswith(tuple(f"{folder}/" for folder in own))
     ]
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     if kept:
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*kept, *given]))
 

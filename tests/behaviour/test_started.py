@@ -65,12 +65,10 @@ WAYS: dict[str, tuple[list[str], str]] = {
     "symbolic link, chdir": (["bin/manage"], "os.chdir('/')"),
     "isolated": (["-I", "app/manage.py"], APP),
     "folder": (["app"], CHDIR),
-    "folder, dot": (["app/."], "os.chdir('/')"),
     "wrapper": (["app/wrapper.py", "app/manage.py"], ""),
     "zip": (["app.zip"], "os.chdir('/')"),
     "module, chdir": (["-m", "app.manage"], f"{APP}\n{CHDIR}"),
     "package, chdir": (["-m", "app"], f"{APP}\nos.chdir('/')"),
-    "code": (["-c", "import app.manage; app.manage.main()"], APP),
     "console script": ([str(Path(sys.executable).with_name("django-admin"))], ""),
 }  # fmt: skip
 
@@ -159,18 +157,6 @@ def test_sighup_and_a_green_pool(make_site: MakeSite, ways: Sequence[str]) -> No
     outcomes = both(lambda site: hung_up(site, order[site]), sites)
     for outcome in outcomes:
         assert outcome == {"patched": ["gevent", "gevent"], "status": 0}
-
-
-def test_a_program_from_a_pipe_says_what_to_run_instead(make_site: MakeSite) -> None:
-    site = make_site("prodserver", "redis")
-    (site.folder / "manage.py").write_text(MANAGE.format(before=""))
-    site.env["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
-    site.words("worker", pool="gevent")
-    command = f"cat manage.py | {sys.executable} /dev/stdin prodserver worker"
-    runner = site.start_command(["sh", "-c", command], cwd=site.folder)
-    assert runner.wait() == 1
-    assert "worker: Python reads a program from /dev/stdin once" in runner.output
-    assert "Traceback" not in runner.output
 
 
 def detached(site: Site) -> dict[str, Any]:

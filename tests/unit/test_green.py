@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import py_compile
 import subprocess
 import sys
 import zipfile
@@ -69,9 +68,7 @@ def test_what_a_pool_needs(module: str, library: str | None) -> None:
         (["-I", "-O"], ["home/program.py"]),
         *([(["-P"], ["home/program.py"])] * (sys.version_info >= (3, 11))),
         ([], ["links/link"]),
-        ([], ["home/compiled.pyc"]),
         ([], ["-m", "program"]),
-        ([], ["-c", "import sys; print(__name__, sys.argv, sys.path[0])"]),
         ([], ["folder"]),
         (["-I"], ["packed"]),
     ],
@@ -90,7 +87,6 @@ def test_the_launcher_runs_a_program_as_python_does(
         "print(sys.modules['__main__'].__dict__ is globals(), __file__)\n"
         f"if sys.path[0].startswith({str(tmp_path)!r}): import beside\n"
     )
-    py_compile.compile(str(home / "program.py"), str(home / "compiled.pyc"))
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "link").symlink_to("../home/program.py")
     (tmp_path / "folder").mkdir()
@@ -116,10 +112,13 @@ def test_the_launcher_runs_a_program_as_python_does(
     assert "__main__" in expected[0]
 
 
-def test_the_launcher_patches_first() -> None:
+def test_the_launcher_patches_first(tmp_path: Path) -> None:
     pytest.importorskip("gevent")
-    code = "from gevent.monkey import is_module_patched as is_; print(is_('socket'))"
-    words = [sys.executable, green.__file__, "gevent", "-c", code]
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from gevent.monkey import is_module_patched as is_; print(is_('socket'))"
+    )
+    words = [sys.executable, green.__file__, "gevent", str(program)]
     done = subprocess.run(
         words, capture_output=True, text=True, timeout=DEADLINE, check=True
     )
@@ -127,13 +126,14 @@ def test_the_launcher_patches_first() -> None:
 
 
 @pytest.mark.parametrize("given", ["/given", ""])
-def test_the_program_has_the_path_that_was_given(given: str) -> None:
+def test_the_program_has_the_path_that_was_given(given: str, tmp_path: Path) -> None:
     pytest.importorskip("gevent")
-    code = (
+    program = tmp_path / "program.py"
+    program.write_text(
         "import os; print({k: v for k, v in os.environ.items() if 'PYTHONPATH' in k})"
     )
     done = subprocess.run(
-        [sys.executable, green.__file__, "gevent", "-c", code],
+        [sys.executable, green.__file__, "gevent", str(program)],
         env={**os.environ, "PYTHONPATH": "/more", restart.PATH_GIVEN: given},
         capture_output=True,
         text=True,

@@ -181,7 +181,7 @@ def test_a_start_that_cannot_be_is_one_line() -> None:
 def test_only_a_heartbeat_needs_it(
     name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restart, "prepare", lambda **kwargs: None)
+    monkeypatch.setattr(restart, "on_sighup", lambda app: None)
     monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
     monkeypatch.setenv("NOTIFY_SOCKET", "")
     args: dict[str, Any] = {"pool": "solo"}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing.process
 import os
 import re
-import runpy
+import signal
 import site
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
+from typing import Any
 
 import pytest
+from celery import Celery
 
 from prodserver_celery5.process import green, restart
 from prodserver_celery5.pytest_plugin.process import DEADLINE
@@ -45,6 +49,43 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
     return monkeypatch
 
 
+def hung_up() -> list[str]:
+    """Hang up on a worker; return what Celery starts at the end."""
+    app = Celery("shop", set_as_current=False)
+    restart.on_sighup(app)
+    (step,) = app.steps["worker"]
+    called: list[Any] = []
+    ends: list[Callable[[], None]] = []
+    before = signal.signal(signal.SIGHUP, lambda *args: called.append(args))
+    argv = sys.argv
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            step(None).start(None)
+            assert (type(sys.argv), sys.argv) == (list, argv)
+            patch.setattr(atexit, "register", ends.append)
+            signal.raise_signal(signal.SIGHUP)
+            assert [number for number, _ in called] == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert sys.argv is argv
+    (end,) = ends
+    end()
+    words, sys.argv = sys.argv, argv
+    return words
+
+
+def test_on_a_terminal_nothing_is_started_again() -> None:
+    app = Celery("shop", set_as_current=False)
+    restart.on_sighup(app)
+    (step,) = app.steps["worker"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        step(None).start(None)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("argv", "flags", "program"),
     [
@@ -54,17 +95,9 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
         ("-Wd -X utf8 -OO -m a.b -m c", "-Wd -Xutf8 -OO", "-m a.b -m c"),
         ("-W error manage.py", "-Werror", "manage.py"),
         ("-IEs manage.py", "-IEs", "manage.py"),
-        ("-- manage.py --", "", "manage.py --"),
-        (
-            "--check-hash-based-pycs never manage.py --x",
-            "--check-hash-based-pycs never",
-            "manage.py --x",
-        ),
         ("-um manage prodserver", "-u", "-m manage prodserver"),
         ("-uXdev -mmanage -x", "-uXdev", "-m manage -x"),
         ("-m debugpy --listen 1 manage.py", "", "-m debugpy --listen 1 manage.py"),
-        ("-uc pass worker", "-u", "-c pass worker"),
-        ("-Xdev -cpass -m", "-Xdev", "-c pass -m"),
     ],
 )
 def test_the_program_starts_again_as_before(
@@ -88,9 +121,7 @@ def test_the_program_starts_again_as_before(
         restart.again()
     assert executed.value.args == words
 
-    restart.prepare()
-    absolute = [str(Path.cwd() / w) if w == program.split()[0] else w for w in words]
-    assert sys.argv == (list(words) if program.startswith("-") else absolute)
+    assert hung_up() == [restart.__file__, str(Path.cwd()), *words]
 
 
 @pytest.mark.parametrize("end", ["", "/__main__.py"])
@@ -103,18 +134,11 @@ def test_it_starts_in_the_folder_that_it_was_started_in(
     started.setattr(sys, "orig_argv", ["python", "-O", script, "x"])
     (tmp_path / "elsewhere").mkdir()
     os.chdir("elsewhere")
-    restart.prepare()
-    assert sys.argv == [restart.__file__, str(tmp_path), "-O", script, "x"]
+    assert hung_up() == [restart.__file__, str(tmp_path), "-O", script, "x"]
     with pytest.raises(Executed) as executed:
         restart.again()
     assert executed.value.args == ("-O", script, "x")
     assert Path.cwd() == tmp_path
-
-
-def test_a_folder_that_is_about_to_be_left(started: pytest.MonkeyPatch) -> None:
-    started.setattr(sys, "orig_argv", ["python", "-m", "proj", "x"])
-    restart.prepare(moves=True)
-    assert sys.argv == [restart.__file__, os.getcwd(), "-m", "proj", "x"]
 
 
 def test_the_file_itself_starts_python_in_a_folder(tmp_path: Path) -> None:
@@ -130,55 +154,41 @@ def test_the_file_itself_starts_python_in_a_folder(tmp_path: Path) -> None:
 def test_a_module_is_found_again_from_another_folder(
     started: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """PYTHONPATH changes only if it must: tasks see the environment, too."""
+    """PYTHONPATH changes at the end only: tasks see the environment, too."""
     started.setattr(sys, "orig_argv", ["python", "-m", "proj"])
     started.setattr(sys, "path", ["", str(tmp_path), os.path.dirname(os.__file__)])
     started.setenv("PYTHONPATH", "/given")
-    restart.prepare()
+    hung_up()
     assert os.environ["PYTHONPATH"] == "/given"
     (tmp_path / "elsewhere").mkdir()
     os.chdir("elsewhere")
-    restart.prepare()
+    hung_up()
     assert os.environ["PYTHONPATH"] == f"{tmp_path}{os.pathsep}/given"
 
 
-def test_a_relative_pythonpath_holds_in_another_folder(
+def test_a_detached_worker_imports_from_where_the_program_does(
     started: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    script = str(tmp_path / "manage.py")
-    started.setattr(sys, "orig_argv", ["python", script])
-    started.setattr(sys, "path", [str(tmp_path), f"{tmp_path}/lib"])
-    (tmp_path / "elsewhere").mkdir()
-    os.chdir("elsewhere")
-    started.setenv("PYTHONPATH", "/given")
-    restart.prepare()
-    assert os.environ["PYTHONPATH"] == "/given"
-    started.setenv("PYTHONPATH", "lib")
-    restart.prepare()
-    assert f"{tmp_path}/lib" in os.environ["PYTHONPATH"].split(os.pathsep)
-
-
-def test_a_detached_worker_imports_from_where_the_program_does(
-    started: pytest.MonkeyPatch,
-) -> None:
     """`manage.py --pythonpath DIR` puts it on `sys.path` and nowhere else."""
-    sys.path.insert(0, "/given/by/an/option")
+    given = tmp_path / "given"
+    given.mkdir()
+    sys.path.insert(0, str(given))
     restart.as_python_m(["celery", "worker"])
     assert sys.argv == ["celery", "worker"]
     kept = os.environ["PYTHONPATH"].split(os.pathsep)
-    assert kept[0] == "/given/by/an/option"
+    assert kept[0] == str(given)
     # This Python's own folders would break a task that runs another Python.
     assert not any("site-packages" in entry or "lib/python" in entry for entry in kept)
 
 
-@pytest.mark.parametrize("argv", ["", "- prodserver worker", "-u -"])
-def test_standard_input_is_read_once(started: pytest.MonkeyPatch, argv: str) -> None:
+@pytest.mark.parametrize("argv", ["", "- prodserver worker", "-u -", "-cpass worker"])
+def test_what_python_read_from_no_file(started: pytest.MonkeyPatch, argv: str) -> None:
     started.setattr(sys, "orig_argv", ["python", *argv.split()])
     with pytest.raises(restart.RestartError) as error:
         restart.again()
     assert str(error.value) == (
-        "Python reads a program from its standard input once, so it cannot be started"
-        " again. Start it from a file, such as: python manage.py …"
+        "Python has not read this program from a file, so it cannot be started again."
+        " Start it from one, such as: python manage.py …"
     )
 
 
@@ -190,8 +200,7 @@ def test_a_function_of_another_program(started: pytest.MonkeyPatch) -> None:
     assert "a function of another program" in str(error.value)
     assert "watchfiles 'python manage.py prodserver worker'" in str(error.value)
     # SIGHUP says so, too, and fails.
-    restart.prepare()
-    words = list(sys.argv)
+    words = hung_up()
     started.undo()
     done = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, timeout=DEADLINE
@@ -215,107 +224,40 @@ def test_a_program_that_is_not_found_any_more(
         restart.again()
 
 
-def test_a_pipe_is_read_once(started: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for path in ("pipe", str(tmp_path / "pipe")):
-        started.setattr(sys, "orig_argv", ["python", path, "prodserver", "worker"])
-        with pytest.raises(restart.RestartError, match=r"pipe once, .* from a file"):
-            restart.again()
-
-
-def test_the_folder_that_is_a_program(
-    started: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """As `python .` in it, whose path has a dot too many or none."""
-    for file in ("./__main__.py", "__main__.py"):
-        sys.modules["__main__"].__file__ = os.path.join(tmp_path, file)
-        started.chdir("/")
-        started.setattr(sys, "orig_argv", ["python", ".", "prodserver"])
-        restart.prepare()
-        assert sys.argv == [restart.__file__, str(tmp_path), ".", "prodserver"]
-
-
-def test_a_module_whose_folder_only_the_path_knows(
-    started: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    started.setattr(sys, "orig_argv", ["python", "-E", "-m", "manage", "x"])
-    started.setattr(sys, "flags", SimpleNamespace(
-        isolated=0, safe_path=False, ignore_environment=1, no_site=0
-    ))  # fmt: skip
-    started.syspath_prepend(tmp_path)
-    with pytest.raises(Executed):
-        restart.again()
-    started.chdir("/")
-    with pytest.raises(restart.RestartError) as error:
-        restart.again()
-    assert str(error.value) == (
-        "Python's -E hides the folder that it was started in, which it has left for /,"
-        " so it cannot be started again. Start it by its path, such as: python -E"
-        " …/manage.py"
-    )
-
-
-def test_a_launcher_has_no_first_line_to_skip(started: pytest.MonkeyPatch) -> None:
-    started.setattr(sys, "orig_argv", ["python", "-ux", "-Xx", "manage.py", "-x"])
-    with pytest.raises(restart.RestartError, match="Python's -x would skip"):
-        green.restart("gevent")
-    with pytest.raises(Executed):
-        restart.again()
-    started.setattr(sys, "orig_argv", ["python", "-Xx", "-Wx", "manage.py", "-x"])
-    with pytest.raises(Executed):
-        green.restart("gevent")
-
-
-def test_a_python_that_does_not_know_itself(started: pytest.MonkeyPatch) -> None:
-    started.setattr(sys, "orig_argv", ["python", "manage.py"])
-    started.setattr(sys, "executable", "")
-    with pytest.raises(restart.RestartError, match=r"does not .* without `exec -a`\.$"):
-        green.restart("gevent")
-
-
-def test_what_runs_the_program_puts_no_word_back(
-    started: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """As `runpy.run_path` in a wrapper does, before Celery reads the words."""
-    started.setattr(sys, "orig_argv", ["python", "wrapper.py", "manage.py", "x"])
-    (tmp_path / "wrapper.py").touch()
-    (tmp_path / "manage.py").write_text(
-        "from prodserver_celery5.process import restart; restart.prepare()"
-    )
-    runpy.run_path(str(tmp_path / "manage.py"), run_name="__main__")
-    assert sys.argv == [str(tmp_path / "wrapper.py"), "manage.py", "x"]
-
-
 def test_the_launcher_gets_the_path_that_was_given(
-    started: pytest.MonkeyPatch,
+    started: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started.setattr(sys, "orig_argv", ["python", "manage.py"])
+    found = tmp_path / "found by itself"
+    found.mkdir()
     for given in ("/somewhere", None):
         if given:
             started.setenv("PYTHONPATH", given)
         else:
             started.delenv("PYTHONPATH")
         # What the program has found by itself, the launcher's imports need, too.
-        started.setattr(sys, "path", ["/found/by/itself", *sys.path])
+        started.setattr(sys, "path", [str(found), *sys.path])
         with pytest.raises(Executed):
             green.restart("gevent")
         assert os.environ[restart.PATH_GIVEN] == (given or "")
         kept = os.environ["PYTHONPATH"].split(os.pathsep)
-        assert kept[0] == "/found/by/itself"
+        assert kept[0] == str(found)
         assert given is None or kept[-1] == given
 
 
 def test_no_path_is_kept_that_python_finds_by_itself(
-    started: pytest.MonkeyPatch,
+    started: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started.delenv("PYTHONPATH", raising=False)
+    found = tmp_path / "found by itself"
+    found.mkdir()
     own = [*site.getsitepackages(), site.getusersitepackages(), os.getcwd()]
     started.setattr(sys, "path", own)
     restart.as_python_m(["worker"])
     assert "PYTHONPATH" not in os.environ
-    started.setattr(sys, "path", [*own, "/found/by/itself"])
+    started.setattr(sys, "path", [*own, str(found)])
     restart.as_python_m(["worker"])
-    assert os.environ["PYTHONPATH"] == "/found/by/itself"
+    assert os.environ["PYTHONPATH"] == str(found)
 
 
 def test_a_process_without_multiprocessing(started: pytest.MonkeyPatch) -> None:

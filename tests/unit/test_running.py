@@ -33,7 +33,7 @@ from prodserver_celery5.key import Start
 from prodserver_celery5.leader import schedulers
 from prodserver_celery5.options import command, spelling
 from prodserver_celery5.options.errors import OptionError
-from prodserver_celery5.process import prefork, restart
+from prodserver_celery5.process import green, prefork, restart
 from prodserver_celery5.pytest_plugin.process import ProcessError, StartedProcess
 from tests import parsing
 from tests.deployment import is_alive, wait_until
@@ -204,28 +204,14 @@ def test_an_output_without_an_encoding(
     assert line == "celery --app=prayer_room_api worker '--queues=m\\xf6bel'\n"
 
 
-@pytest.mark.parametrize("backend", [CeleryWorker, CeleryBeat])
-@pytest.mark.parametrize(("args", "moves"), [({}, False), ({"workdir": "/"}, True)])
-def test_a_program_can_be_started_again(
-    ended: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    backend: type[CeleryBackend],
-    args: dict[str, str],
-    moves: bool,
-) -> None:
-    prepared: list[dict[str, bool]] = []
-    monkeypatch.setattr(restart, "prepare", lambda **how: prepared.append(how))
-    ended(backend(APP="prayer_room_api", ARGS=args))
-    assert prepared == [{"moves": moves}]
-
-
 def test_a_program_that_cannot_be_started_again(
     ended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prepare(**kwargs: Any) -> None:
+    def restarted(library: str) -> None:
         raise restart.RestartError("start it from a file.")
 
-    monkeypatch.setattr(restart, "prepare", prepare)
+    monkeypatch.setattr(green, "needed_by", lambda pool: "gevent")
+    monkeypatch.setattr(green, "restart", restarted)
     with pytest.raises(CommandError, match=r"^worker: start it from a file\.$"):
         CeleryWorker(APP="prayer_room_api").start_server()
 
