@@ -119,6 +119,10 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             context = self.entry.parsed(args)
             words = command_line(self.entry.app_name, context)
             self.prepare(context, words)
+            self._announce(context, words)
+            # Celery runs Django's system checks again, and discards what they find.
+            Entry.running = True
+            status = run(context)
         except OptionError as exc:
             finding = Finding(
                 "E007", self.entry.names, str(exc), exc.hint, where=exc.where
@@ -126,20 +130,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             raise CommandError(str(finding)) from exc
         except restart.RestartError as exc:
             raise CommandError(hidden(f"{self.entry}: {exc}")) from exc
-        for doubt in self._doubts:
-            with suppress(OSError):  # nobody can read it
-                print(f"Warning: {doubt}", file=sys.stderr)
-        if not context.obj.quiet:
-            # Each by itself, too: what quotes a quote hides where a value begins.
-            line = hidden(shlex.join(map(hidden, words)))
-            # A character that the output cannot encode is no reason not to start.
-            encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-            line = line.encode(encoding, "backslashreplace").decode(encoding)
-            # Flushed, or each forked child would print it again.
-            print(line, flush=True)
-        # Celery runs Django's system checks again, and discards what they find.
-        Entry.running = True
-        sys.exit(run(context))
+        sys.exit(status)
 
     def prepare(self, context: click.Context, words: Sequence[str]) -> None:
         """Prepare this process for the program, which runs next.
@@ -155,6 +146,20 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         for key in self.keys:
             if key.is_wanted(self.entry):
                 key.prepare(start)
+
+    def _announce(self, context: click.Context, words: Sequence[str]) -> None:
+        """Print what is doubtful, and the command line that does the same."""
+        for doubt in self._doubts:
+            with suppress(OSError):  # nobody can read it
+                print(f"Warning: {doubt}", file=sys.stderr)
+        if not context.obj.quiet:
+            # Each by itself, too: what quotes a quote hides where a value begins.
+            line = hidden(shlex.join(map(hidden, words)))
+            # A character that the output cannot encode is no reason not to start.
+            encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+            line = line.encode(encoding, "backslashreplace").decode(encoding)
+            # Flushed, or each forked child would print it again.
+            print(line, flush=True)
 
     @classmethod
     def _is_path(cls, path: str) -> bool:

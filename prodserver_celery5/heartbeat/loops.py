@@ -9,7 +9,8 @@ from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..options.errors import private
+from ..findings import Where
+from ..options.errors import PrivateNameError, private
 from .report import (
     CONNECTING,
     READY,
@@ -39,22 +40,21 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
         heartbeat: the heartbeat to call.
 
     Raises:
-        OptionError: this Celery has no `maybe_shutdown` where it is looked for.
+        OptionError: this Celery has no `maybe_shutdown`. For the one of the consumer,
+            which takes by name what a pool may replace before it is imported, the
+            worker raises that when it is made.
     """
     from celery import bootsteps, signals
-    from celery.concurrency import solo
     from celery.worker import state
-    from celery.worker.consumer import consumer as connecting
 
     turn = private("celery.worker.state", "maybe_shutdown")
-    wait = private("celery.worker.consumer.consumer", "maybe_shutdown")
     loop = get_ident()
 
     def beat_and_turn() -> None:
         heartbeat.beat()
         turn()
 
-    def say_and_wait() -> None:
+    def say_and_wait(wait: Callable[[], None]) -> None:
         # A green pool's remote control connects beside the loop, for itself. But a loop
         # that is connecting may have to wait for it.
         if get_ident() == loop or heartbeat.state == CONNECTING:
@@ -73,7 +73,20 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
         requires = ("celery.worker.consumer.tasks:Tasks",)
         reload: Callable[..., None] | None = None
 
+        def __init__(self, consumer: Any, **kwargs: Any) -> None:
+            super().__init__(consumer, **kwargs)
+            try:
+                wait = private("celery.worker.consumer.consumer", "maybe_shutdown")
+            except PrivateNameError as exc:
+                exc.where = Where("the heartbeat")
+                raise
+            from celery.worker.consumer import consumer as connecting
+
+            connecting.maybe_shutdown = partial(say_and_wait, wait)
+
         def start(self, consumer: Any) -> None:
+            from celery.concurrency import solo
+
             if consumer.hub is None:
                 state.maybe_shutdown = beat_and_turn
             if isinstance(consumer.pool, solo.TaskPool):
@@ -101,7 +114,6 @@ def attach_to_worker(app: Celery, heartbeat: Heartbeat) -> None:
             if getattr(state, "should_stop", None) is not None:
                 heartbeat.say(STOPPING, WORK, again=True)
 
-    connecting.maybe_shutdown = say_and_wait
     signals.worker_shutting_down.connect(stop, weak=False)
     app.steps["consumer"].add(Step)
 

@@ -202,7 +202,7 @@ def test_our_lines_go_where_celerys_go(make_site: MakeSite) -> None:
     site = make_site("prodserver", "redis")
     site.configure(
         f"{LOGGING}\n"
-        "PRODUCTION_PROCESSES['beat']['LEADER_LOCK'] = True\n"
+        "PRODUCTION_PROCESSES['beat']['LEADER_LOCK'] = 'default'\n"
         "PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 0.1\n"
     )
     beat = site.run("beat")

@@ -57,9 +57,12 @@ def worker(
     def record(name: str) -> Callable[..., None]:
         return lambda *args: called.append((name, heartbeat.state))
 
-    def start(pool: Any = None, hub: Any = None) -> tuple[Any, Any]:
+    def make(pool: Any = None, hub: Any = None) -> Any:
         controller = SimpleNamespace(use_eventloop=False, state=state)
-        made = Consumer(print, app=app, pool=pool, hub=hub, controller=controller)
+        return Consumer(print, app=app, pool=pool, hub=hub, controller=controller)
+
+    def start(pool: Any = None, hub: Any = None) -> tuple[Any, Any]:
+        made = make(pool, hub)
         (step,) = (one for one in made.steps if type(one).__module__ == loops.__name__)
         step.start(made)
         return made, step
@@ -72,7 +75,7 @@ def worker(
     heartbeat.begin()
     loops.attach_to_worker(app, heartbeat)
     before = signal.signal(signal.SIGHUP, record("reload"))
-    yield SimpleNamespace(called=called, start=start)
+    yield SimpleNamespace(called=called, make=make, start=start)
     signal.signal(signal.SIGHUP, before)
 
 
@@ -96,6 +99,7 @@ def test_a_loop_with_a_hook(worker: Any, listener: Listener) -> None:
 
 
 def test_a_worker_that_connects(worker: Any, listener: Listener) -> None:
+    worker.make()
     consumer.maybe_shutdown()
     assert worker.called == [("wait", CONNECTING)]
     assert listener.said[1:] == [(CONNECTING, WAIT, False)]
@@ -111,6 +115,7 @@ def test_what_connects_beside_the_loop(
         beside.start()
         beside.join()
 
+    worker.make()
     heartbeat.beat()
     connect_beside()
     assert worker.called == [("wait", READY)]

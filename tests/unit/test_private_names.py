@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from celery import Celery, __version__
+from celery.worker.consumer import Consumer
 from django.core.management import CommandError
 
 from prodserver_celery5 import checks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
+from prodserver_celery5.heartbeat import loops
+from prodserver_celery5.heartbeat.report import Heartbeat
 from prodserver_celery5.leader import schedulers
 from prodserver_celery5.options import errors
 from prodserver_celery5.options.errors import OptionError
@@ -44,11 +47,9 @@ NAMES: dict[str, tuple[Any, Any]] = {
     "celery.utils.imports.import_from_cwd": (None, {}),
 }
 
-# Only a worker with a heartbeat needs them, at its start.
-STARTING = {
-    "celery.worker.consumer.consumer.maybe_shutdown",
-    "celery.worker.state.maybe_shutdown",
-}
+# Only a heartbeat needs them: when the worker starts, and when its consumer is made.
+STARTING = "celery.worker.state.maybe_shutdown"
+CONNECTING = "celery.worker.consumer.consumer.maybe_shutdown"
 
 # Only the checks need them, to put back what importing an app changes.
 CHECKING = {
@@ -89,7 +90,7 @@ def test_each_private_name_has_its_row() -> None:
                 "celery|kombu", node.module or ""
             ):
                 imported |= {f"{node.module}.{name.name}" for name in node.names}
-    assert asked == NAMES.keys() | STARTING | CHECKING | {ENDING}
+    assert asked == NAMES.keys() | {STARTING, CONNECTING} | CHECKING | {ENDING}
     assert imported == {
         "celery.Celery", "celery.maybe_patch_concurrency", "celery.signals",
         "celery.beat.PersistentScheduler", "celery.beat.Scheduler", "celery.bootsteps",
@@ -173,13 +174,11 @@ def test_a_start_that_cannot_be_is_one_line() -> None:
     assert "\n" not in str(stopped.value)
 
 
-@pytest.mark.parametrize(
-    ("hidden", "name"), [(name, name) for name in sorted(STARTING)], indirect=["hidden"]
-)
+@pytest.mark.parametrize("hidden", [STARTING], indirect=True)
 @pytest.mark.parametrize("where", ["HEARTBEAT_FILE", "NOTIFY_SOCKET"])
 @pytest.mark.usefixtures("hidden")
 def test_only_a_heartbeat_needs_it(
-    name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restart, "on_sighup", lambda app: None)
     monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
@@ -192,9 +191,20 @@ def test_only_a_heartbeat_needs_it(
     else:
         args["HEARTBEAT_FILE"] = tmp_path / "file"
     backend = worker("prayer_room_api", args)
-    with pytest.raises(OptionError, match=f" has no {name}, which this") as stopped:
+    with pytest.raises(OptionError, match=f" has no {STARTING}, which this") as stopped:
         backend.prepare(backend.entry.context, [])
     assert str(stopped.value.where) == where
+
+
+@pytest.mark.parametrize("hidden", [CONNECTING], indirect=True)
+@pytest.mark.usefixtures("hidden")
+def test_a_consumer_with_a_heartbeat_needs_it() -> None:
+    """Later than at the start: what a pool replaces must not be imported before."""
+    app = Celery("shop", set_as_current=False, broker="memory://")
+    loops.attach_to_worker(app, Heartbeat([]))
+    with pytest.raises(OptionError, match=f" has no {CONNECTING}, ") as stopped:
+        Consumer(print, app=app, controller=SimpleNamespace(use_eventloop=False))
+    assert str(stopped.value.where) == "the heartbeat"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +224,7 @@ def test_only_the_checks_need_it(name: str) -> None:
 @pytest.mark.parametrize("hidden", [ENDING], indirect=True)
 @pytest.mark.usefixtures("hidden")
 def test_only_grace_seconds_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restart, "prepare", lambda **kwargs: None)
+    monkeypatch.setattr(restart, "on_sighup", lambda app: None)
     monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
     backend = worker("prayer_room_api", {"pool": "prefork"})
     backend.prepare(backend.entry.context, [])

@@ -57,7 +57,7 @@ ROOMS: dict[str, set[str]] = {
         "findings", "heartbeat.loops", "heartbeat.notify", "heartbeat.record",
         "heartbeat.report", "key", "options.errors", "values",
     },
-    "heartbeat.loops": {"heartbeat.report", "options.errors"},
+    "heartbeat.loops": {"findings", "heartbeat.report", "options.errors"},
     "heartbeat.notify": {"heartbeat.report", "probe"},
     "heartbeat.record": {"probe"},
     "heartbeat.report": set(),

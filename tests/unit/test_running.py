@@ -25,7 +25,7 @@ from django.core.management import CommandError
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entry import Entry
-from prodserver_celery5.findings import Finding
+from prodserver_celery5.findings import Finding, Where
 from prodserver_celery5.grace import shutdown
 from prodserver_celery5.heartbeat import loops
 from prodserver_celery5.heartbeat.key import WorkerHeartbeat
@@ -214,6 +214,18 @@ def test_a_program_that_cannot_be_started_again(
     monkeypatch.setattr(green, "restart", restarted)
     with pytest.raises(CommandError, match=r"^worker: start it from a file\.$"):
         CeleryWorker(APP="prayer_room_api").start_server()
+
+
+def test_what_celery_lacks_once_it_runs(
+    ended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(context: Any) -> None:
+        raise OptionError("Celery has no such place.", "", Where("the heartbeat"))
+
+    monkeypatch.setattr(command, "run", run)
+    with pytest.raises(CommandError) as error:
+        CeleryWorker(APP="prayer_room_api", ARGS={"pool": "solo"}).start_server()
+    assert str(error.value) == "worker: the heartbeat: Celery has no such place."
 
 
 def test_no_password_in_the_line_at_start(
