@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +16,7 @@ from django.utils.functional import Promise, SimpleLazyObject
 from .entry import Entry
 from .findings import Finding, Rule
 from .key import Key
+from .process import restart
 from .values import reason, shown, told
 
 __all__ = (
@@ -22,11 +26,14 @@ __all__ = (
     "may_be_ours",
     "process_name",
     "processes",
+    "settings_module",
     "shape",
 )
 
 # What each entry has, of django-prodserver and of its Celery backends.
 UPSTREAM = ("BACKEND", "APP", "ARGS")
+
+_SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 
 def look(entry: Entry, keys: Sequence[Key], rules: Sequence[Rule]) -> Iterator[Finding]:
@@ -52,7 +59,8 @@ def look(entry: Entry, keys: Sequence[Key], rules: Sequence[Rule]) -> Iterator[F
     yield from wrong
     if wrong:
         return
-    for rule in (*of_options.COMMON, *rules, *(key.look for key in keys)):
+    common = (settings_module, *of_options.COMMON)
+    for rule in (*common, *rules, *(key.look for key in keys)):
         try:
             yield from rule(entry)
         except PrivateNameError as exc:
@@ -171,6 +179,52 @@ def app(entry: Entry) -> Iterator[Finding]:
         message = f"APP = {name!r} is of type {type(found).__name__}, not a Celery app."
         hint = 'Name the app itself, such as "proj.celery:app".'
         yield Finding("E005", entry.names, message, hint)
+
+
+def settings_module(entry: Entry) -> Iterator[Finding]:
+    """W017: the app's module and the program name different settings.
+
+    The module may set the variable, which then differs for whatever starts from this
+    process: the program after SIGHUP, or behind a green pool's patches. Or each has a
+    default. Under `celery` the module's counts, here the program's, unless the
+    command line or the environment names the settings, on both sides.
+    """
+    ours, now = settings.SETTINGS_MODULE, os.environ.get(_SETTINGS)
+    hint = "Name the same settings in both."
+    if ours and now not in (None, ours):
+        message = f"APP = {entry.app_name!r}: {_SETTINGS} is {now!r} since it was"
+        message += f" imported, but this program has read {ours!r}."
+        yield Finding("W017", entry.names, message, hint)
+    program = _default_settings("__main__")
+    if program != ours or restart.started_with(_SETTINGS):
+        return
+    if any(word.partition("=")[0] == "--settings" for word in sys.argv):
+        return
+    module = entry.app_name.partition(":")[0]
+    for name in (module, f"{module}.celery", module.rpartition(".")[0]):
+        if (default := _default_settings(name)) not in (None, ours):
+            message = f"APP = {entry.app_name!r}: the default settings of {name} are"
+            message += f" {default!r}, which `celery` reads; those of this program are"
+            yield Finding("W017", entry.names, f"{message} {ours!r}.", hint)
+            return
+
+
+def _default_settings(name: str) -> str | None:
+    """Return the settings that a module names where the environment names none.
+
+    It is the second of two strings in a call, of which the first is the variable:
+    ``os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")``.
+    """
+    try:
+        source = inspect.getsource(sys.modules[name])
+    except (KeyError, OSError, TypeError):  # not imported, or without a source
+        return None
+    for node in ast.walk(ast.parse(source)) if _SETTINGS in source else ():
+        if isinstance(node, ast.Call):
+            words = [getattr(word, "value", None) for word in node.args]
+            if len(words) == 2 and words[0] == _SETTINGS and isinstance(words[1], str):
+                return words[1]
+    return None
 
 
 def _nearest(name: str, names: Iterable[Any]) -> str:

@@ -15,13 +15,22 @@ import site
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ("PATH_GIVEN", "RestartError", "again", "as_python_m", "behind", "on_sighup")
+__all__ = (
+    "PATH_GIVEN",
+    "RestartError",
+    "again",
+    "as_python_m",
+    "behind",
+    "on_sighup",
+    "started_with",
+)
 
 # The variable in which `behind` hands the launcher the original PYTHONPATH.
 PATH_GIVEN = "PRODSERVER_CELERY5_PYTHONPATH"
@@ -84,6 +93,21 @@ def as_python_m(words: Sequence[str]) -> None:
     sys.argv = [*words]
 
 
+def started_with(variable: str) -> bool:
+    """Whether this process was started with a variable of the environment.
+
+    Where the system does not tell, as on macOS, it is True.
+
+    Args:
+        variable: its name.
+    """
+    try:
+        given = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return True
+    return f"\0{variable}=".encode() in b"\0" + given
+
+
 def again() -> None:
     """Replace this process with the same program, under the same pid.
 
@@ -113,6 +137,8 @@ def behind(launcher: str, *words: str) -> None:
     # The launcher runs before the program, which may have found its libraries by
     # itself: one in a zip has unpacked them. And an APM agent that came by PYTHONPATH
     # takes itself off it.
+    if not started_with("DJANGO_SETTINGS_MODULE"):
+        os.environ.pop("DJANGO_SETTINGS_MODULE", None)  # the program names it again
     os.environ[PATH_GIVEN] = os.environ.get("PYTHONPATH", "")
     _keep_path(["-m"])
     _replace(folder, [*flags, launcher, *words, *program])

@@ -28,7 +28,10 @@ ROOMS: dict[str, set[str]] = {
         "options.command", "options.errors", "options.rules", "process.green",
         "process.prefork", "process.restart", "redaction", "rules",
     },
-    "rules": {"entry", "findings", "key", "options.errors", "options.rules", "values"},
+    "rules": {
+        "entry", "findings", "key", "options.errors", "options.rules",
+        "process.restart", "values",
+    },
     "key": {"findings", "options.errors", "values"},
     "entry": {
         "findings", "options.command", "options.errors", "options.spelling",
