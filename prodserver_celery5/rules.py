@@ -191,19 +191,20 @@ def settings_module(entry: Entry) -> Iterator[Finding]:
     """
     ours, now = settings.SETTINGS_MODULE, os.environ.get(_SETTINGS)
     hint = "Name the same settings in both."
-    if ours and now not in (None, ours):
-        message = f"APP = {entry.app_name!r}: {_SETTINGS} is {now!r} since it was"
-        message += f" imported, but this program has read {ours!r}."
+    if not ours:  # settings.configure()
+        return
+    if now not in (None, ours):
+        message = f"{_SETTINGS} is {now!r} since APP = {entry.app_name!r} was imported,"
+        message += f" but this program has read {ours!r}."
         yield Finding("W017", entry.names, message, hint)
-    program = _default_settings("__main__")
-    if program != ours or restart.started_with(_SETTINGS):
+    if _default_settings("__main__") != ours or restart.started_with(_SETTINGS):
         return
     if any(word.partition("=")[0] == "--settings" for word in sys.argv):
         return
     module = entry.app_name.partition(":")[0]
     for name in (module, f"{module}.celery", module.rpartition(".")[0]):
         if (default := _default_settings(name)) not in (None, ours):
-            message = f"APP = {entry.app_name!r}: the default settings of {name} are"
+            message = f"the default settings of {name}, the module of APP, are"
             message += f" {default!r}, which `celery` reads; those of this program are"
             yield Finding("W017", entry.names, f"{message} {ours!r}.", hint)
             return

@@ -46,12 +46,12 @@ DEFAULT = 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.{name}")'
 ASSIGNED = 'os.environ["DJANGO_SETTINGS_MODULE"] = "proj.{name}"'
 
 TWO_DEFAULTS = (
-    "APP = 'proj': the default settings of proj.celery are 'proj.live', which `celery`"
-    " reads; those of this program are 'proj.local'."
+    "the default settings of proj.celery, the module of APP, are 'proj.live', which"
+    " `celery` reads; those of this program are 'proj.local'."
 )
 CHANGED = (
-    "APP = 'proj': DJANGO_SETTINGS_MODULE is 'proj.live' since it was imported, but"
-    " this program has read 'proj.local'."
+    "DJANGO_SETTINGS_MODULE is 'proj.live' since APP = 'proj' was imported, but this"
+    " program has read 'proj.local'."
 )
 
 
