@@ -10,7 +10,7 @@ from celery.beat import PersistentScheduler, Scheduler
 from celery.utils.imports import symbol_by_name
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import InterfaceError, OperationalError, router, transaction
-from django.db.models import Case, F, Value, When
+from django.db.models import F
 from django.db.models.signals import post_save, pre_save
 from django.utils import timezone
 
@@ -162,14 +162,14 @@ class _FencedDatabase(_Fenced):
         model = type(entry.model)
         database = router.db_for_write(model)
         row = model._default_manager.using(database).filter(pk=entry.model.pk)
-        if (type(entry).save, entry.save_fields, model.save) == self._known():
-            self._note(entry.model, row)
-        else:
-            with transaction.atomic(using=database):
-                # A write locks the row. `save` reads it and then writes all of it: done
-                # for each run, that would soon undo what somebody changes in between.
-                row.update(enabled=F("enabled"))
-                entry.save()
+        own = type(entry).save, entry.save_fields, model.save
+        if own == self._known() and self._note(entry.model, row):
+            return
+        with transaction.atomic(using=database):
+            # A write locks the row. `save` reads it and then writes all of it: done for
+            # each run, that would soon undo what somebody changes in between.
+            row.update(enabled=F("enabled"))
+            entry.save()
 
     def _known(self) -> tuple[Any, ...]:
         """Return what `_note` takes the place of; another one may do anything."""
@@ -178,22 +178,24 @@ class _FencedDatabase(_Fenced):
         entry = schedulers.ModelEntry
         return entry.save, entry.save_fields, models.PeriodicTask.save
 
-    def _note(self, task: Any, row: Any) -> None:
-        """Do what `ModelEntry.save` does, in one statement in place of four.
+    def _note(self, task: Any, row: Any) -> bool:
+        """Do what `save` does, in one statement in place of four, if that is all.
 
         Of many runs that are due at once, each has to be in the database before the
-        next is.
+        next is. A task that was deleted or switched off meanwhile needs more.
         """
-        fields = ("last_run_at", "total_run_count", "date_changed")
+        values = {
+            "last_run_at": task.last_run_at,
+            "total_run_count": task.total_run_count,
+            "date_changed": timezone.now(),
+        }
         told = {"sender": type(task), "instance": task, "raw": False, "using": row.db}
-        told["update_fields"] = frozenset(fields)
+        told["update_fields"] = frozenset(values)
         pre_save.send(**told)
-        # A task that somebody has switched off has no last run.
-        at = Case(When(enabled=True, then=Value(task.last_run_at)))
-        values = (at, task.total_run_count, timezone.now())
-        if not row.update(**dict(zip(fields, values, strict=True))):
-            raise ObjectDoesNotExist(f"{task.name} has been deleted")
+        if not row.filter(enabled=True).update(**values):
+            return False
         post_save.send(created=False, **told)
+        return True
 
 
 class _FencedRedBeat(_Fenced):
