@@ -21,13 +21,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 __all__ = (
-    "LEASE",
-    "Lock",
-    "NotHereError",
-    "RefusedError",
-    "UnavailableError",
-    "lock_of",
-)
+    "LEASE", "Lock", "NotHereError", "RefusedError", "UnavailableError", "lock_of",
+)  # fmt: skip
 
 # How long a server keeps the lock for a silent process, in seconds.
 LEASE = 30
@@ -37,6 +32,11 @@ LEASE = 30
 _PATIENCE = 5
 
 _DIRECT = "Name an alias of DATABASES that connects directly to the primary server."
+_POOLER = (
+    "a pooler such as {} stands before this {}, and gives the session of the lock to"
+    " others."
+)
+_REPLICA = "this {} is a read replica, whose locks are its own."
 
 
 class UnavailableError(Exception):
@@ -87,8 +87,7 @@ class Lock(ABC):
         """Take the lock if nobody has it; return whether it is ours now.
 
         Raises:
-            UnavailableError: the database does not answer.
-            RefusedError: the database cannot keep the lock.
+            UnavailableError, RefusedError: as `connect`.
         """
 
     @abstractmethod
@@ -134,11 +133,8 @@ def lock_of(alias: object, name: str) -> Lock:
         )
     # `manage.py test` runs the checks with this database in place of the real one.
     test = f"file:memorydb_{alias}?mode=memory&cache=shared"
-    if (
-        wrapper.vendor == "sqlite"
-        and wrapper.is_in_memory_db()
-        and wrapper.settings_dict["NAME"] != test
-    ):
+    is_sqlite, file = wrapper.vendor == "sqlite", wrapper.settings_dict["NAME"]
+    if is_sqlite and wrapper.is_in_memory_db() and file != test:
         raise _in_memory()
     return kind(alias, name)
 
@@ -230,15 +226,9 @@ class _PostgreSQLLock(_SessionLock):
     def _prepare(self) -> None:
         pid, is_replica = self._ask("SELECT pg_backend_pid(), pg_is_in_recovery()")
         if pid != self._connection.info.backend_pid:
-            raise RefusedError(
-                "a pooler such as PgBouncer stands before this PostgreSQL, and gives"
-                " the session of the lock to others.",
-                _DIRECT,
-            )
+            raise RefusedError(_POOLER.format("PgBouncer", "PostgreSQL"), _DIRECT)
         if is_replica:
-            raise RefusedError(
-                "this PostgreSQL is a read replica, whose locks are its own.", _DIRECT
-            )
+            raise RefusedError(_REPLICA.format("PostgreSQL"), _DIRECT)
         # For a host that is gone and, from PostgreSQL 14 on, for a stopped process.
         settings = {
             "tcp_keepalives_idle": "10s",
@@ -287,15 +277,9 @@ class _MySQLLock(_SessionLock):
         session, read_only = self._ask("SELECT CONNECTION_ID(), @@GLOBAL.read_only")
         # The server's greeting has room for only 32 bits of it.
         if session & 0xFFFFFFFF != self._connection.thread_id() & 0xFFFFFFFF:
-            raise RefusedError(
-                "a pooler such as ProxySQL stands before this server, and gives the"
-                " session of the lock to others.",
-                _DIRECT,
-            )
+            raise RefusedError(_POOLER.format("ProxySQL", "server"), _DIRECT)
         if read_only in (1, "1", "ON"):
-            raise RefusedError(
-                "this server is a read replica, whose locks are its own.", _DIRECT
-            )
+            raise RefusedError(_REPLICA.format("server"), _DIRECT)
         galera = self._ask("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'")
         if galera and galera[1] in ("ON", b"ON"):
             raise RefusedError(

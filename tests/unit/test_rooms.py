@@ -150,5 +150,4 @@ def test_a_key_is_known_in_its_own_room_only(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_room_is_as_large_as_its_role(module: str) -> None:
-    bound = 400 if module == "leader.locks" else 380
-    assert len(MODULES[module].read_text().splitlines()) <= bound
+    assert len(MODULES[module].read_text().splitlines()) <= 380
