@@ -33,7 +33,6 @@ from django.utils.functional import SimpleLazyObject, lazystr
 from prodserver_celery5 import backends, findings
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
-from prodserver_celery5.entry import Entry
 from prodserver_celery5.leader import locks
 from prodserver_celery5.pytest_plugin.process import DEADLINE
 
@@ -1036,18 +1035,6 @@ def test_an_app_that_is_missing_is_replaced_for_the_checks_alone() -> None:
 
 def test_no_processes(settings: Any) -> None:
     assert found(settings) == []
-
-
-def test_django_runs_the_checks_until_the_program_does(
-    settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Celery would run them again, and discard what they find."""
-    settings.PRODUCTION_PROCESSES = None
-    assert [message.id for message in checks.run_checks()] == [
-        "prodserver_celery5.E016"
-    ]
-    monkeypatch.setattr(Entry, "running", True)
-    assert checks.run_checks() == []
 
 
 def test_the_apps_configuration_is_left_as_it_was(settings: Any, shop: Celery) -> None:

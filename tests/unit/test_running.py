@@ -20,6 +20,7 @@ import click
 import psutil
 import pytest
 from celery import Celery, concurrency, signals
+from django.core import checks
 from django.core.management import CommandError
 
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
@@ -178,13 +179,13 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
-def test_once_the_program_runs_nothing_is_checked(
+def test_django_runs_the_checks_until_the_program_runs(
     ended: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Celery would run the checks again, and discard what they find."""
     settings.PRODUCTION_PROCESSES = None
-    assert [finding.id for finding in check_processes()] == ["prodserver_celery5.E016"]
-    monkeypatch.setattr(command, "run", lambda context: check_processes())
+    assert [found.id for found in checks.run_checks()] == ["prodserver_celery5.E016"]
+    monkeypatch.setattr(command, "run", lambda context: checks.run_checks())
     assert ended(CeleryWorker(APP="prayer_room_api")) == []
 
 
