@@ -14,14 +14,14 @@ from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseServerBackend
 
 from . import rules
-from .entry import Entry, names_of
+from .entry import Entry, is_typed, names_of
 from .findings import Finding, Rule
 from .grace.key import GraceSeconds
 from .heartbeat.key import BeatHeartbeat, WorkerHeartbeat
 from .key import Key, Start
 from .leader.key import LeaderLock
 from .options import rules as of_options
-from .process import restart
+from .process import green, restart
 from .redaction import hidden
 
 if TYPE_CHECKING:
@@ -188,10 +188,22 @@ class CeleryWorker(CeleryBackend):
         beats = [other.entry for other in others if isinstance(other, CeleryBeat)]
         yield from of_options.second_beat(self.entry, beats)
 
+    def prep_server_args(self, extra_args: Iterable[str] = ()) -> list[str]:
+        """Return ARGS as words, in a process that is patched for a green pool.
+
+        To be patched, it starts once more: before APP and the rules, where a name is
+        enough to tell the pool. All that is imported by then is imported twice.
+        """
+        extra = [*extra_args]
+        with suppress(Exception):  # the rules tell what is wrong with ARGS
+            if is_typed() and (library := green.named_in(self.entry.args, extra)):
+                green.restart(library)
+        return super().prep_server_args(extra)
+
     def prepare(self, context: click.Context, words: Sequence[str]) -> None:
         """Patch for a green pool, freeze for a prefork pool, or detach."""
         from .options.command import import_pool
-        from .process import green, prefork
+        from .process import prefork
 
         import_pool(context)
         if library := green.needed_by(context.params["pool"]):

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.management import get_commands
 
 from .findings import COMMAND_LINE, Where
 from .values import resolved, same, told
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from .options.command import Command
 
-__all__ = ("Entry", "names_of")
+__all__ = ("Entry", "is_typed", "names_of")
 
 
 class Entry:
@@ -211,6 +212,12 @@ def names_of(config: Mapping[str, Any], is_backend: Callable[[str], bool]) -> li
             for key in {"BACKEND", "APP", "ARGS", *config}
         )
     ]
+
+
+def is_typed() -> bool:
+    """Whether a command of django-prodserver was typed, which starts a process."""
+    (command,) = sys.argv[1:2] or [""]
+    return get_commands().get(command) == "django_prodserver"
 
 
 def _entries() -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -9,12 +9,42 @@ Celery's own entry point patches in the same place, from its ``-P`` option.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
-__all__ = ("LIBRARIES", "is_patched", "needed_by", "restart")
+__all__ = ("LIBRARIES", "is_patched", "named_in", "needed_by", "restart")
 
 LIBRARIES = ("eventlet", "gevent")
+
+
+def named_in(args: object, extra: Sequence[str]) -> str | None:
+    """Name the library that has to patch, where the name of the pool is enough to tell.
+
+    Args:
+        args: ARGS, with lazy values resolved; or anything else.
+        extra: the words that follow them.
+    """
+    words: list[object] = []
+    if isinstance(args, Mapping):
+        pools = [args[key] for key in args if str(key) in ("pool", "P")]
+        words = [f"--pool={pool}" for pool in pools]
+    elif isinstance(args, str):
+        with suppress(ValueError):  # the rules say what a shell could not split
+            words = [*shlex.split(args)]
+    elif isinstance(args, (list, tuple)):
+        words = [*args]
+    pool = os.environ.get("CELERY_WORKER_POOL")
+    texts = [str(word) for word in (*words, *extra)]
+    for number, word in enumerate(texts):
+        if word in ("-P", "--pool"):
+            pool = "".join(texts[number + 1 : number + 2])
+        elif word.startswith(("-P", "--pool=")):
+            pool = word.removeprefix("-P").removeprefix("--pool=")
+    return pool if pool in LIBRARIES and find_spec(pool) else None
 
 
 def needed_by(pool: object) -> str | None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from django.core.management import CommandError
 
+from prodserver_celery5.backends import CeleryWorker
 from prodserver_celery5.process import green, restart
 from prodserver_celery5.pytest_plugin.process import DEADLINE
 
@@ -59,6 +61,53 @@ def test_what_a_pool_needs(module: str, library: str | None) -> None:
     assert green.needed_by(base) == library
     assert green.needed_by(own) == library
     assert green.needed_by("solo") is None
+
+
+@pytest.mark.parametrize(
+    ("args", "extra", "variable", "library"),
+    [
+        ({"pool": "gevent"}, [], "", "gevent"),
+        ({"P": "eventlet", "concurrency": 2}, [], "gevent", "eventlet"),
+        ("-c 2 --pool gevent", [], "", "gevent"),
+        (["-Pgevent"], [], "solo", "gevent"),
+        (["--pool=solo", "-P", "gevent"], [], "", "gevent"),
+        ({"pool": "gevent"}, ["--pool=solo"], "", None),
+        ({"pool": "solo"}, ["-P", "gevent"], "", "gevent"),
+        ({}, [], "gevent", "gevent"),
+        (None, [], "gevent", "gevent"),
+        ({"pool": "solo"}, [], "gevent", None),
+        ({"pool": "shop.pools:Gevent"}, [], "", None),
+        ("it's --pool=gevent", [], "", None),
+        (["-P"], [], "", None),
+        (7, [], "", None),
+    ],
+)
+def test_a_pool_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    args: object,
+    extra: list[str],
+    variable: str,
+    library: str | None,
+) -> None:
+    monkeypatch.setenv("CELERY_WORKER_POOL", variable)
+    monkeypatch.setattr(green, "find_spec", lambda name: name)
+    assert green.named_in(args, extra) == library
+    monkeypatch.setattr(green, "find_spec", lambda name: None)
+    assert green.named_in(args, extra) is None  # a rule says that it is missing
+
+
+def test_a_named_pool_is_patched_before_the_app_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patched: list[str] = []
+    monkeypatch.setattr(green, "find_spec", lambda name: name)
+    monkeypatch.setattr(green, "restart", patched.append)
+    backend = CeleryWorker(APP="nowhere.to.be.found", ARGS={"pool": "gevent"})
+    for typed, expected in (("pytest", []), ("prodserver", ["gevent"])):
+        monkeypatch.setattr(sys, "argv", ["manage.py", typed, "worker"])
+        with pytest.raises(CommandError, match="cannot be imported"):
+            backend.prep_server_args()
+        assert patched == expected
 
 
 @pytest.mark.parametrize(
