@@ -111,6 +111,21 @@ class Benchmark:
                         key = f"{project.name} replaced {count} {name}"
                         self._keep(key, contender, found[name])
 
+    def turnover(self, project: Project) -> None:
+        """Measure tasks per second on four children that are replaced often."""
+        for limit, count in ((1, 100), (10, 500)):
+            args = {
+                "concurrency": 4,
+                "max-tasks-per-child": limit,
+                "loglevel": "WARNING",
+            }
+            for contender in self._turns(self.rounds):
+                with self._start(contender, "worker", project, args) as run:
+                    run.work("nothing", count)
+                    seconds = run.work("nothing", count)
+                key = f"{project.name} turnover {limit}"
+                self._keep(key, contender, count / seconds)
+
     def throughput(self, project: Project) -> None:
         """Measure tasks per second on two children; the running workers take turns."""
         args = {"concurrency": 2, "loglevel": "WARNING"}
@@ -307,8 +322,8 @@ def redis_version() -> str:
 def main() -> None:
     """Measure, print the tables, and after a whole run update the documentation."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("prefork", "replaced", "throughput", "gevent", "beat", "keys", "burst")
-    parts += ("cost", "probe")
+    parts = ("prefork", "replaced", "turnover", "throughput", "gevent", "beat")
+    parts += ("keys", "burst", "cost", "probe")
     parser.add_argument("--quick", action="store_true", help="fewer runs")
     parser.add_argument("--rounds", type=int, help="turns of each (3; 2 if quick)")
     parser.add_argument("--part", action="append", choices=parts)

@@ -73,6 +73,12 @@ def tables(known: dict[str, Any]) -> dict[str, str]:
         }
         made |= _table(f"{project}: Children replaced", "MiB", rows)
         rows = {
+            f"`max-tasks-per-child` {limit}": found
+            for limit in (1, 10)
+            if (found := values.get(f"{project} turnover {limit}"))
+        }
+        made |= _table(f"{project}: Tasks per second, children replaced", "", rows)
+        rows = {
             label: found
             for task, label in (
                 ("nothing", "without results"),
