@@ -285,8 +285,8 @@ def prereleases(session: nox.Session) -> None:
     install(session, "dist")
     # Alone: whatever else the tests install would hold them back.
     session.run(
-        "python", "-m", "pytest", "tests/docs/test_dist.py", "-k", "readme_alone",
-        env={"PIP_PRE": "1"},
+        "python", "-m", "pytest", "-rP", "-k", "readme_alone",
+        "tests/docs/test_dist.py", env={"PIP_PRE": "1"},
     )  # fmt: skip
 
 
@@ -400,7 +400,7 @@ def docs(session: nox.Session) -> None:
 # As in a new image, so that the README's commands install the newest of everything.
 @nox.session(python=PYTHONS[-1:], default=False)
 def dist(session: nox.Session) -> None:
-    """Build the distribution, check it, and start a worker from it."""
+    """Build the distribution, check it, and start a worker and beat from it."""
     install(session, "dist")
     session.run("python", "-m", "pytest", "tests/docs/test_dist.py")
 

@@ -1,4 +1,4 @@
-"""The distribution's contents, and a worker started by following the README.
+"""The distribution's contents, and a worker and beat started by following the README.
 
 `nox -s dist` runs this.
 """
@@ -139,11 +139,11 @@ def test_the_readme_alone_starts_a_worker_that_runs_a_task(
     (install,) = of("sh", "startproject", "README.md")
     for line in install.text.splitlines():
         run(["sh", "-c", line], folder, env)
-    # In CI, that is what the matrix calls the newest.
+    # What a newcomer gets is what the matrix calls the newest. Django 6 needs 3.12.
     freeze = run(["venv/bin/pip", "freeze"], folder)
     installed = dict(re.findall(r"^(celery|django)==(\d+\.\d+)", freeze.lower(), re.M))
     print(installed)
-    if "CI" in os.environ and "PIP_PRE" not in os.environ:
+    if "PIP_PRE" not in os.environ and sys.version_info >= (3, 12):
         known = constants()
         newest = {"celery": known["CELERIES"][-1], "django": known["DJANGOS"][-1]}
         assert installed == newest
