@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import upstream.__main__ as upstream
 from upstream import series
 from upstream.series import EditError, adapted, edited, git, message, sections
 
@@ -20,8 +21,8 @@ TESTS = """class TestIt:
     def test_b(self):
         app.start.assert_called()
 
-    def test_c(self):
-        pass
+    def started(self):
+        app.start.assert_called()
 """
 
 
@@ -55,6 +56,8 @@ def clone(tmp_path: Path) -> Path:
     (clone / "code.py").write_text("first\n" + TEXT)
     (clone / "docs.md").write_text("# Docs\n\n# End\n")
     (clone / "test_it.py").write_text(TESTS)
+    (clone / "src").mkdir()
+    (clone / "src/kept.py").touch()
     series.commit(clone, "Moved on")
     (clone / "docs.md").write_text("half a thought\n")
     return clone
@@ -96,7 +99,9 @@ def test_a_line_is_found_by_its_text_if_it_is_the_only_one() -> None:
 
 
 def test_tests_are_removed_by_their_text() -> None:
-    left = "class TestIt:\n\n    def test_c(self):\n        pass\n"
+    left = (
+        "class TestIt:\n\n    def started(self):\n        app.start.assert_called()\n"
+    )
     assert adapted(TESTS, "-", ".start.", "") == left
     assert adapted(TESTS, "-", ".stop.", "") == TESTS
 
@@ -117,7 +122,7 @@ def test_branches_are_each_on_the_one_before(
     assert two == one.replace("line 12\n", "twelve\n")
     assert git(copy, "show", "celery-1:new/a.py") == "a\n"
     assert git(copy, "show", "celery-1:docs.md") == "# Docs\n\nnew\n# End\n"
-    assert ".start" not in git(copy, "show", "celery-2:test_it.py")
+    assert "def test_" not in git(copy, "show", "celery-2:test_it.py")
     assert capsys.readouterr().out == "2: left out, as gone.md has no 'it'\n"
 
 
@@ -147,6 +152,29 @@ def test_what_is_missing_is_seen_first(
     with pytest.raises(EditError, match=r"(?s)git var:.*user\.email"):
         series.bring(source, clone, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_what_failed_before_is_no_fault_of_a_patch(
+    source: Path,
+    clone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy, faults = tmp_path / "copy", {"old fault"}
+
+    def measure(folder: Path, *checks: str) -> tuple[set[str], set[str], str]:
+        is_patched = "twelve" in (folder / "code.py").read_text()
+        return {"a test"}, faults if is_patched else {"old fault"}, "why"
+
+    series.bring(source, clone, copy)
+    monkeypatch.setattr(upstream, "PATCHES", series.PATCHES)
+    monkeypatch.setattr(upstream, "measure", measure)
+    upstream.prove(copy)
+    assert "still do: 1" in capsys.readouterr().out
+    faults.add("new fault")
+    with pytest.raises(EditError, match="2\nnew fault\nwhy"):
+        upstream.prove(copy)
 
 
 @pytest.mark.parametrize("patch", series.PATCHES, ids=lambda patch: patch.stem)
