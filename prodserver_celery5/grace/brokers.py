@@ -109,7 +109,10 @@ class Redis(Broker):
             for channel in list(self._connection.transport.channels or ()):
                 try:
                     if answer := self._last_answer(channel):
-                        mine.client.rpush(*answer)
+                        queue, message = answer
+                        # kombu would put a key prefix before what str() makes of it.
+                        name = queue.decode() if isinstance(queue, bytes) else queue
+                        mine.client.rpush(name, message)
                 finally:
                     # The oldest last, so that it comes next.
                     for tag in reversed(list(channel.qos._delivered)):

@@ -490,7 +490,7 @@ def channel(*tags: str, silent: int | None = None, **more: Any) -> Any:
     turns = iter([*[False] * (silent or 0), True])
     line = Fake(can_read=lambda timeout: timeout == 0 and next(turns))
     client = Fake(connection=line)
-    client.parse_response = lambda of, command: (command, of is line)
+    client.parse_response = lambda of, command: (command.encode(), of is line)
     qos = Fake(_delivered=dict.fromkeys(tags))
     return Fake(_in_poll=silent is not None, client=client, qos=qos, **more)
 
