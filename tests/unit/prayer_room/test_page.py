@@ -117,7 +117,7 @@ def test_all_of_it_for_everybody_in_few_queries(client, django_assert_max_num_qu
         email(number, digest="weekly", status="failed")
     # As each start of beat does.
     clean_up = "celery.backend_cleanup"
-    schedule(clean_up, crontab=CrontabSchedule.objects.create(minute="1"))
+    schedule(clean_up, crontab=CrontabSchedule.objects.create(timezone="UTC"))
     PeriodicTask.objects.filter(name=clean_up).update(task=clean_up)
     WorkerHeartbeat.record()
     BeatHeartbeat.record()
