@@ -434,6 +434,16 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def messages(session: nox.Session) -> None:
+    """List each message of the package, with its hint, as the unit tests meet it."""
+    install(session, "behaviour")
+    session.run(
+        "python", "-m", "pytest", "-q", "-p", "dev.messages", "tests/unit",
+        "--ignore=tests/unit/prayer_room", *session.posargs,
+    )  # fmt: skip
+
+
+@nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Break the package in many places, and see which tests notice."""
     install(session, "behaviour")

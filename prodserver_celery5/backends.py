@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
 from django.core.management import CommandError
+from django.db import DatabaseError
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseServerBackend
 
@@ -69,7 +70,12 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
 
     def findings(self) -> Iterator[Finding]:
         """Find what is wrong with the entry."""
-        return rules.look(self.entry, self.keys, self.rules)
+        elsewhere = {
+            key.name: other.program
+            for other in (CeleryWorker, CeleryBeat)
+            for key in other.keys
+        }
+        return rules.look(self.entry, self.keys, self.rules, elsewhere)
 
     def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
         """Find what is wrong with the entry beside others.
@@ -92,12 +98,14 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
             CommandError: something is wrong with the entry, or with those words.
         """
         self.entry.extra = tuple(extra_args)
-        for finding in self.findings():
-            if finding.stops:
-                raise CommandError(str(finding)) from finding
-            check = f"prodserver_celery5.{finding.id}"
-            if check not in settings.SILENCED_SYSTEM_CHECKS:
-                self._doubts.append(finding)
+        found = [*self.findings()]
+        if stopping := [finding for finding in found if finding.stops]:
+            raise CommandError("\n".join(map(str, stopping))) from stopping[0]
+        self._doubts = [
+            finding
+            for finding in found
+            if f"prodserver_celery5.{finding.id}" not in settings.SILENCED_SYSTEM_CHECKS
+        ]
         return self.entry.words
 
     def start_server(self, *args: str) -> None:
@@ -227,6 +235,26 @@ class CeleryBeat(CeleryBackend):
         of_options.files,
         of_options.unused_options,
     )
+
+    def start_server(self, *args: str) -> None:
+        """Run beat, and exit with its status.
+
+        Args:
+            args: what `prep_server_args` returned.
+
+        Raises:
+            CommandError: Celery cannot read the arguments, or the scheduler's tables
+                are missing.
+            SystemExit: always else, when beat ends.
+        """
+        try:
+            super().start_server(*args)
+        except DatabaseError as exc:
+            if "django_celery_beat" not in str(exc):
+                raise
+            message = f"{self.entry}: the tables of the schedule are missing: {exc}"
+            hint = "Run: python manage.py migrate"
+            raise CommandError(hidden(f"{' '.join(message.split())}. {hint}")) from exc
 
 
 def make(

@@ -118,6 +118,16 @@ class Entry:
         """The app's configuration; while the entry is checked, each setting is None."""
         return self.command.app.conf
 
+    def setting(self, name: str) -> Any:
+        """Return a setting of the app's, such as ``"broker_url"``, or None.
+
+        While the entry is checked, it is what Django's settings have of it.
+        """
+        if not self.checked:
+            return getattr(self.app.conf, name)
+        prefix = f"{self.command.app.namespace or ''}".rstrip("_")
+        return getattr(settings, f"{prefix}_{name}".lstrip("_").upper(), None)
+
     @cached_property
     def own_words(self) -> list[str]:
         """ARGS as words of the command line; raises `OptionError`."""

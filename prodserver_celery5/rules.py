@@ -35,8 +35,17 @@ UPSTREAM = ("BACKEND", "APP", "ARGS")
 
 _SETTINGS = "DJANGO_SETTINGS_MODULE"
 
+BACKENDS = [f"{__package__}.backends.{name}" for name in ("CeleryWorker", "CeleryBeat")]
 
-def look(entry: Entry, keys: Sequence[Key], rules: Sequence[Rule]) -> Iterator[Finding]:
+ITSELF = 'Name the app itself, such as "proj.celery:app".'
+
+
+def look(
+    entry: Entry,
+    keys: Sequence[Key],
+    rules: Sequence[Rule],
+    elsewhere: Mapping[str, str] = {},
+) -> Iterator[Finding]:
     """Find what is wrong with an entry; start nothing and import no pool.
 
     E010: a key is unknown. W012: a rule needs what this Celery does not have.
@@ -45,21 +54,30 @@ def look(entry: Entry, keys: Sequence[Key], rules: Sequence[Rule]) -> Iterator[F
         entry: the entry to look at.
         keys: the keys it may have, beside those of upstream.
         rules: its program's rules; they see only entries whose APP and ARGS are right.
+        elsewhere: keys that only entries of other programs may have, with the program.
     """
+    from . import broker
     from .options import rules as of_options
     from .options.errors import PrivateNameError
 
     known = [*UPSTREAM, *sorted(key.name for key in keys)]
     for key in entry.config:
         if key not in known:
-            message = f"the key {shown(key)} is unknown."
+            what = f"is for {elsewhere[key]}" if key in elsewhere else "is unknown"
+            near = difflib.get_close_matches(str(key).upper(), known, n=1)
             hint = f"An entry can have {', '.join(known[:-1])} and {known[-1]}."
+            if near and key not in elsewhere:
+                hint = f"Did you mean {near[0]!r}?"
+            message = f"the key {shown(key)} {what}."
             yield Finding("E010", entry.names, message, hint)
     wrong = [*app(entry), *of_options.arguments(entry)]
     yield from wrong
     if wrong:
         return
-    common = (settings_module, *of_options.COMMON)
+    common = (
+        broker.checks_are_registered, broker.package, broker.setting,
+        settings_module, *of_options.COMMON,
+    )  # fmt: skip
     for rule in (*common, *rules, *(key.look for key in keys)):
         try:
             yield from rule(entry)
@@ -151,9 +169,11 @@ def backend(
         is_ours: whether it is one of this package's, or derived from one.
     """
     message = f"BACKEND = {path!r} cannot be used: {reason(error)}"
+    near = difflib.get_close_matches(path, BACKENDS, n=1, cutoff=0.8)
+    hint = f"Did you mean {near[0]!r}?" if near else ""
     if is_ours:
-        return Finding("E002", names, message, cause=error)
-    hint = "Nothing else of the entry was checked."
+        return Finding("E002", names, message, hint, cause=error)
+    hint = f"{hint} Nothing else of the entry was checked."
     return Finding("W015", names, message, hint, cause=error)
 
 
@@ -170,6 +190,11 @@ def app(entry: Entry) -> Iterator[Finding]:
     try:
         found: object = entry.app
     except Exception as exc:
+        lacking = getattr(getattr(exc, "obj", None), "__name__", None)
+        if isinstance(exc, AttributeError) and lacking in (name, f"{name}.celery"):
+            message = f"APP = {name!r} holds no Celery app."
+            yield Finding("E005", entry.names, message, ITSELF, cause=exc)
+            return
         message = f"APP = {name!r} cannot be imported: {reason(exc)}"
         yield Finding("E004", entry.names, message, cause=exc)
         return
@@ -177,8 +202,7 @@ def app(entry: Entry) -> Iterator[Finding]:
 
     if not isinstance(found, Celery):
         message = f"APP = {name!r} is of type {type(found).__name__}, not a Celery app."
-        hint = 'Name the app itself, such as "proj.celery:app".'
-        yield Finding("E005", entry.names, message, hint)
+        yield Finding("E005", entry.names, message, ITSELF)
 
 
 def settings_module(entry: Entry) -> Iterator[Finding]:

@@ -121,6 +121,7 @@ class Command:
             f"Celery {celery.__version__}'s {self.name} has no such option.",
             f"Did you mean {near[0]!r}?" if near else "",
             Where("ARGS", key),
+            spellings=(key,),
         )
 
     def parse(self, words: Sequence[str]) -> click.Context:

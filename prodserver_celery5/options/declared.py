@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import celery
 import click
+from click.types import FloatParamType, IntParamType
 
 from ..findings import Where
 from ..redaction import is_secret
@@ -21,8 +22,11 @@ __all__ = (
     "GLOBAL",
     "SHORT",
     "envvars",
+    "is_list",
+    "is_number",
     "named",
     "normal",
+    "takes",
     "without_code",
     "without_import",
 )
@@ -140,13 +144,13 @@ def named(param: click.Parameter) -> click.Parameter:
                 what = repr(given) if isinstance(given, str) else "it"
                 message = f"Celery cannot read {what} ({type(exc).__name__}: {exc})."
                 if type(param.type).__module__.startswith("celery."):
-                    # Named for what `--help` shows: <min workers>, <max workers>
-                    message += f" It takes {param.type.name}."
+                    message = takes(param)  # Celery's own error is one of its inside
             if _has_secret(param) and not isinstance(exc, click.MissingParameter):
                 message = "it does not take this value."
             absent = declared if given is None else None
             where = Where("ARGS", param.opts[-1])
-            raise OptionError(message, "", where, absent) from exc
+            spellings = (*param.opts, *param.secondary_opts)
+            raise OptionError(message, "", where, absent, spellings) from exc
 
     declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign] # a copy's
     return declared
@@ -162,3 +166,32 @@ def envvars(param: click.Parameter) -> list[str]:
     """Name the variables that a parameter is declared to read."""
     names = param.envvar
     return [names] if isinstance(names, str) else [*(names or ())]
+
+
+def is_number(option: click.Parameter) -> bool:
+    """Whether an option takes a number."""
+    return isinstance(option.type, (IntParamType, FloatParamType))
+
+
+def is_list(option: click.Parameter) -> bool:
+    """Whether an option takes a list, its elements joined by commas."""
+    return isinstance(
+        option.type, private("celery.bin.base", "CommaSeparatedList")
+    ) or _is_autoscale(option)
+
+
+def _is_autoscale(option: click.Parameter) -> bool:
+    return isinstance(option.type, private("celery.bin.worker", "Autoscale"))
+
+
+def takes(option: click.Parameter) -> str:
+    """Say what an option takes, by the type that Celery gave it."""
+    if isinstance(option.type, click.Choice):
+        return f"it takes one of {', '.join(map(str, option.type.choices))}."
+    if is_number(option):
+        return f"it takes one {option.type.name}, or a timedelta."
+    if _is_autoscale(option):
+        return "it takes one or two numbers, the maximum first, such as 10,3."
+    if is_list(option) or getattr(option, "multiple", False) or option.nargs != 1:
+        return "it takes a string, or a list of strings or numbers."
+    return "it takes one string, path or number."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from operator import attrgetter
 from typing import Any
@@ -23,6 +24,7 @@ class OptionError(ValueError):
         where: where it is: the key and value, word or variable, as given.
         absent: the option or argument that is wrong without being in ARGS: it is
             required, or a variable or its own default gives it a wrong value.
+        spellings: how a command line spells the option or word that is wrong.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class OptionError(ValueError):
         hint: str = "",
         where: Where = Where(),  # noqa: B008 - a tuple
         absent: click.Parameter | None = None,
+        spellings: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.hint = hint
         self.where = where
         self.absent = absent
+        self.spellings = tuple(spellings)
 
 
 class UnknownOptionError(OptionError):

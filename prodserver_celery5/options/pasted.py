@@ -7,7 +7,16 @@ import re
 import shlex
 from collections.abc import Sequence
 
-__all__ = ("literal_percent", "stray_word", "unexpanded", "whole_line")
+__all__ = (
+    "expanded",
+    "joined",
+    "literal_percent",
+    "lost_backslashes",
+    "spelled",
+    "stray_word",
+    "unexpanded",
+    "whole_line",
+)
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # what text editors make of --
 _SHELL = re.compile(r"[&|;<]|\d*>|.*[;&]$")
@@ -16,6 +25,11 @@ _UNEXPANDED = re.compile(
     r"\$(?:(?P<name>[A-Za-z_]\w*)|\{(?P<braced>\w+)(?::?-(?P<default>[^}]*))?\}"
     r"|\([^)]*\)|\{[^}]*\}|[@*#?$!0-9])"
 )
+
+
+def joined(line: str) -> str:
+    """Return a command line whose lines a backslash continues as one line."""
+    return re.sub(r"\\\r?\n", "", line)
 
 
 def whole_line(words: Sequence[str], program: str) -> str:
@@ -39,7 +53,7 @@ def whole_line(words: Sequence[str], program: str) -> str:
             re.match("-[Ab]|--(app|broker)=", word)
         ):
             kept.append(word)
-    hint = f'Write "{shlex.join(kept)}".' if kept else "None of it is needed."
+    hint = f"Write {spelled(kept)}." if kept else "None of it is needed."
     if before and words[0] != "exec":
         hint += f" What stands before celery ({words[0]} …) stays in the Procfile."
     return hint + other
@@ -49,7 +63,7 @@ def stray_word(words: Sequence[str], word: str) -> str:
     """Return a hint to the likely cause of one of ARGS' words that fits no option."""
     before = words[words.index(word) - 1] if words.index(word) else ""
     if word.startswith(tuple(_DASHES)):
-        return f"Its dash is a text editor's. Write --{word.lstrip(_DASHES)}."
+        return f"A text editor changed its dashes: write --{word.lstrip(_DASHES)}."
     if _VARIABLE.match(word):
         return "A variable stays in front of the command in the Procfile."
     if word.startswith("#"):
@@ -63,19 +77,61 @@ def stray_word(words: Sequence[str], word: str) -> str:
     return ""
 
 
-def unexpanded(text: str) -> tuple[str, str] | None:
-    """Find what a shell would expand in a value or word of ARGS, and its Python."""
-    if not (found := _UNEXPANDED.search(text)):
-        return None
-    name = found["name"] or found["braced"]
-    if not name:
-        return found.group(), "the value itself"
-    if found["default"] is None:
-        return found.group(), f'os.environ["{name}"]'
-    return found.group(), f'os.environ.get("{name}", "{found["default"]}")'
+def unexpanded(text: str) -> list[str]:
+    """Find what a shell would expand in a value or word of ARGS."""
+    return [found.group() for found in _UNEXPANDED.finditer(text)]
+
+
+def expanded(text: str) -> str:
+    """Return the Python that is a value or a word of ARGS as a shell would expand it.
+
+    What only a shell knows stands there as ``…``.
+    """
+    parts: list[str] = []  # each second one is an expression
+    end = 0
+    for found in _UNEXPANDED.finditer(text):
+        name, default = found["name"] or found["braced"], found["default"]
+        variable = f'os.environ["{name}"]'
+        if default is not None:
+            variable = f'os.environ.get("{name}", "{default}")'
+        parts += [text[end : found.start()], variable if name else "…"]
+        end = found.end()
+    parts.append(text[end:])
+    if len(parts) == 1:
+        return _quoted(text)
+    if parts[0] == parts[2] == "" and len(parts) == 3:
+        return parts[1]
+    return "f" + _quoted(
+        "".join(
+            f"{{{part}}}".replace('"', "'") if place % 2 and part != "…" else part
+            for place, part in enumerate(parts)
+        )
+    )
+
+
+def spelled(words: Sequence[str]) -> str:
+    """Return the line of an entry that gives words to the program."""
+    if not any(map(unexpanded, words)):
+        return f'"ARGS": {_quoted(shlex.join(words))}'
+    return f'"ARGS": [{", ".join(map(expanded, words))}]'
+
+
+def _quoted(text: str) -> str:
+    text = text.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{text}"'
 
 
 def literal_percent(text: str) -> str:
     """Find ``%%h`` or its like in a value or word of ARGS; Celery makes it ``%h``."""
     found = re.search(r"%%[hndiIpN]", text)
     return found.group() if found else ""
+
+
+def lost_backslashes(line: str) -> list[str]:
+    r"""Find the words of a command line that lose a backslash, such as ``C:\logs``."""
+    kept = " ".join(shlex.split(joined(line)))
+    return [
+        word
+        for word in re.findall(r"\S*\\\w\S*", line)
+        if word.strip("'\"") not in kept
+    ]

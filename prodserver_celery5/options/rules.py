@@ -30,13 +30,12 @@ def arguments(entry: Entry) -> Iterator[Finding]:
     try:
         entry.context  # noqa: B018 - made once, for whoever asks next
     except OptionError as whole:
+        rewritten = _rewritten(entry)
         for error in mistakes(entry.command, entry.config.get("ARGS"), whole):
             id = "E006" if isinstance(error, UnknownOptionError) else "E007"
             hint = error.hint
-            if not hint and (found := pasted.unexpanded(f"{error.where}: {error}")):
-                hint = (
-                    f"ARGS are not read by a shell: write {found[1]} in the settings."
-                )
+            if id == "E007" and not hint:
+                hint, rewritten = rewritten, ""
             yield Finding(
                 id, entry.names, str(error), hint, where=error.where, cause=error
             )
@@ -55,9 +54,10 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         whole.where = Where(variable, f"= {value!r}")
         yield whole
         return
-    found = False
     args, _ = told(args)
-    # Celery stops at the first one, so each is tried alone.
+    # Celery stops at the first one, so each key is tried alone, and words without what
+    # is known to be wrong.
+    found = False
     for key, value in args.items() if isinstance(args, Mapping) else ():
         try:
             command.parse(spell(command, {key: value}))
@@ -66,8 +66,35 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
                 found = True
                 exc.where = where_is(key, value)
                 yield exc
-    if not found:
-        yield whole
+    if found:
+        return
+    yield whole
+    words: list[str] = []
+    if isinstance(args, (str, list, tuple)):
+        with suppress(OptionError):  # which is the whole error
+            words = spell(command, args)
+    error: OptionError | None = whole
+    while error and words != (words := _without(words, error.spellings)):
+        error = None
+        try:
+            command.parse(words)
+        except OptionError as exc:
+            if not exc.absent:
+                error = exc
+                yield exc
+
+
+def _without(words: Sequence[str], spellings: Sequence[str]) -> list[str]:
+    """Drop an option, however it is spelt, with its value."""
+    kept: list[str] = []
+    rest = [*words]
+    while rest:
+        word = rest.pop(0)
+        if word.partition("=")[0] not in spellings:
+            kept.append(word)
+        elif "=" not in word and rest and not rest[0].startswith("-"):
+            del rest[0]
+    return kept
 
 
 def workdir(entry: Entry) -> Iterator[Finding]:
@@ -81,18 +108,22 @@ def workdir(entry: Entry) -> Iterator[Finding]:
 
 
 def shell(entry: Entry) -> Iterator[Finding]:
-    """W013: a shell would expand it. W014: another program reads %% as %."""
-    for where, text, setting in _texts(entry):
+    r"""W013: a shell would expand it. W014: it means %. W018: a shell drops a \."""
+    for where, text in _texts(entry):
         if found := pasted.unexpanded(text):
-            literal, expression = found
-            message = f"ARGS are not read by a shell, so {literal} stays as it is."
-            hint = f"Write {setting.format(expression)} in the settings."
+            stays = "stay as they are" if found[1:] else "stays as it is"
+            message = f"ARGS are not read by a shell, so {', '.join(found)} {stays}."
+            hint = _rewritten(entry)
             yield Finding("W013", entry.names, message, hint, where=where)
         if escaped := pasted.literal_percent(text):
             read = escaped[1:]
             message = f"Celery reads {escaped} as the two characters {read}."
             hint = f"Write {read}: systemd and supervisor need two, settings one."
             yield Finding("W014", entry.names, message, hint, where=where)
+        if isinstance(entry.args, str) and (lost := pasted.lost_backslashes(text)):
+            message = f"{', '.join(lost)} loses its backslashes, as in a shell."
+            hint = "Write a dict or a list of words, or / for \\."
+            yield Finding("W018", entry.names, message, hint, where=where)
 
 
 def lists(entry: Entry) -> Iterator[Finding]:
@@ -114,15 +145,17 @@ COMMON: tuple[Rule, ...] = (workdir, shell, lists)
 def scheduler_of(entry: Entry) -> tuple[Any, Any]:
     """Return the name of an entry's scheduler, and the scheduler.
 
-    Both are ``None`` where only the app's settings could tell, which a check does not
-    read.
+    Both are ``None`` where only the app's configuration could tell, which a check does
+    not read.
 
     Raises:
         Exception: whatever its import raises.
     """
     from celery.utils.imports import symbol_by_name
 
-    name = entry.context.params.get("scheduler") or entry.conf.beat_scheduler
+    name = entry.context.params.get("scheduler") or entry.setting("beat_scheduler")
+    if not name and entry.checked and entry.command.app.namespace:
+        name = "celery.beat:PersistentScheduler"  # Django's settings would say so
     if not name:
         return None, None
     extensions = private("celery.utils.imports", "load_extension_class_names")
@@ -141,11 +174,10 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
     except PrivateNameError:
         raise
     except (Exception, SystemExit) as exc:
-        name = entry.context.params.get("scheduler") or entry.conf.beat_scheduler
+        name = entry.context.params.get("scheduler") or entry.setting("beat_scheduler")
         package = "django_celery_beat"
-        if str(name).partition(".")[0] in (package, "django") and not apps.is_installed(
-            package
-        ):
+        is_its = str(name).partition(".")[0] in (package, "django")
+        if is_its and not apps.is_installed(package):
             message = f"scheduler = {name!r} needs {package!r} in INSTALLED_APPS."
             yield Finding("E009", entry.names, message, where=where, cause=exc)
         else:
@@ -155,6 +187,30 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
     # No other scheduler opens the file.
     if isinstance(found, type) and issubclass(found, PersistentScheduler):
         yield from _folders(entry, "schedule", "schedule_filename")
+        yield from _schedule(entry)
+
+
+def _schedule(entry: Entry) -> Iterator[Finding]:
+    """W022: beat cannot write its schedule here."""
+    params = entry.context.params
+    # A worker that runs a beat has another name for the option.
+    option = "schedule" if "schedule" in params else "schedule_filename"
+    path = str(params.get(option) or entry.conf.beat_schedule_filename or "")
+    path = os.path.join(entry.context.obj.workdir or "", path)
+    folder = os.path.dirname(path) or "."
+    if not path or params.get("uid") or not os.path.isdir(folder):
+        return
+    # Which of them dbm makes depends on the machine.
+    files = [*filter(os.path.exists, (path, f"{path}.db", f"{path}.dat"))]
+    wanted = [(file, os.R_OK | os.W_OK) for file in files] or [
+        (folder, os.W_OK | os.X_OK)
+    ]
+    if not all(os.access(*each) for each in wanted):
+        message = f"schedule = {path!r}: beat cannot write this file here."
+        hint = "Name one in a folder that it can write to."
+        yield Finding(
+            "W022", entry.names, message, hint, where=entry.where(option), here=True
+        )
 
 
 def embedded_scheduler(entry: Entry) -> Iterator[Finding]:
@@ -247,19 +303,38 @@ def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:
             yield Finding("W005", entry.names, message, "Remove one of the two.")
 
 
-def _texts(entry: Entry) -> Iterator[tuple[Where, str, str]]:
-    """Yield where each text of ARGS is, the text, and how settings spell its value."""
+def _texts(entry: Entry) -> Iterator[tuple[Where, str]]:
+    """Yield where each text of ARGS is, and the text."""
     args = entry.args
-    if isinstance(args, str):
-        yield Where("ARGS", f"= {args!r}"), args, "an f-string with {}"
-    elif isinstance(args, Mapping):
+    if isinstance(args, Mapping):
         for key, value in args.items():
-            for text in value if isinstance(value, (list, tuple, set)) else [value]:
-                if isinstance(text, str):
-                    yield where_is(key, value), text, f'"{key}": {{}}'
+            values = value if isinstance(value, (list, tuple, set)) else [value]
+            if texts := [text for text in values if isinstance(text, str)]:
+                yield where_is(key, value), " ".join(texts)
+    elif isinstance(args, str):
+        yield Where("ARGS", f"= {args!r}"), args
     elif isinstance(args, (list, tuple)):
-        for word in map(str, args):
-            yield Where("ARGS", f"word {word!r}"), word, "{}"
+        yield Where("ARGS", f"= {args!r}"), " ".join(map(str, args))
+
+
+def _rewritten(entry: Entry) -> str:
+    """Return a hint with the lines of ARGS that a shell would have expanded."""
+    args = entry.args
+    lines: list[str] = []
+    if isinstance(args, Mapping):
+        for key, value in args.items():
+            values = value if isinstance(value, (list, tuple)) else [value]
+            texts = [text for text in values if isinstance(text, str)]
+            if any(map(pasted.unexpanded, texts)):
+                python = ", ".join(map(pasted.expanded, texts))
+                is_list = isinstance(value, (list, tuple))
+                lines.append(f'"{key}": {f"[{python}]" if is_list else python}')
+    else:
+        with suppress(OptionError):
+            words = spell(entry.command, args)
+            if any(map(pasted.unexpanded, words)):
+                lines = [pasted.spelled(words)]
+    return f"Write {', '.join(lines)} in the settings." if lines else ""
 
 
 def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]:

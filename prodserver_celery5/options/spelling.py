@@ -11,13 +11,13 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from click.types import FloatParamType, IntParamType
 
 from .. import values
 from ..findings import Where
 from .command import Command
-from .declared import normal
+from .declared import is_list, is_number, normal, takes
 from .errors import OptionError, UnknownOptionError, private
+from .pasted import joined
 
 __all__ = ("followed", "spell", "where_is")
 
@@ -42,7 +42,7 @@ def spell(command: Command, args: object) -> list[str]:
         return []
     if isinstance(args, str):
         try:
-            return shlex.split(args)
+            return shlex.split(joined(args))
         except ValueError as exc:
             raise OptionError(f"a shell could not split it: {exc}.") from exc
     if isinstance(args, (list, tuple)):
@@ -136,8 +136,8 @@ def _spell_list(
         return [part for word in words for part in _attach(spelling, word)]
     if option.nargs != 1:
         return [spelling, *words]
-    if not _is_list(option):
-        raise OptionError(_takes(option))
+    if not is_list(option):
+        raise OptionError(takes(option))
     if any("," in word for word in words):
         raise OptionError(
             "an element cannot contain a comma: Celery would split it in two."
@@ -152,7 +152,7 @@ def _attach(spelling: str, word: str) -> list[str]:
 
 def _word(value: object, option: click.Option | None = None) -> str:
     """Write a single value as it would stand on the command line."""
-    if isinstance(value, timedelta) and option and _is_number(option):
+    if isinstance(value, timedelta) and option and is_number(option):
         seconds = value.total_seconds()
         value = int(seconds) if seconds.is_integer() else seconds
     if isinstance(value, Decimal):
@@ -168,32 +168,11 @@ def _word(value: object, option: click.Option | None = None) -> str:
         with suppress(ValueError):  # an int with more digits than Python writes
             return int.__repr__(value)
     raise OptionError(
-        _takes(option) if option else "each word must be a string or number."
+        takes(option) if option else "each word must be a string or number."
     )
-
-
-def _is_number(option: click.Option) -> bool:
-    return isinstance(option.type, (IntParamType, FloatParamType))
 
 
 def _is_log_level(option: click.Option) -> bool:
     return isinstance(option.type, click.Choice) and isinstance(
         option.type, private("celery.bin.base", "LogLevel")
     )
-
-
-def _is_list(option: click.Option) -> bool:
-    if isinstance(option.type, private("celery.bin.base", "CommaSeparatedList")):
-        return True
-    return isinstance(option.type, private("celery.bin.worker", "Autoscale"))
-
-
-def _takes(option: click.Option) -> str:
-    """Say what an option takes, by the type that Celery gave it."""
-    if isinstance(option.type, click.Choice):
-        return f"it takes one of {', '.join(map(str, option.type.choices))}."
-    if _is_number(option):
-        return f"it takes one {option.type.name}, or a timedelta."
-    if _is_list(option) or option.multiple or option.nargs != 1:
-        return "it takes a string, or a list of strings or numbers."
-    return "it takes one string, path or number."

@@ -69,7 +69,7 @@ BEAT: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def shop(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("shop")
-    module.app = Celery("shop", set_as_current=False)  # type: ignore[attr-defined]
+    module.app = Celery("shop", set_as_current=False, broker="memory://")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "shop", module)
     monkeypatch.setattr(restart, "prepare", lambda **kwargs: None)
     monkeypatch.setattr(command, "run", lambda context: 0)

@@ -390,8 +390,7 @@ def test_a_value_that_cannot_be_had(
         (
             {"autoscale": "a,b"},
             "ARGS['autoscale'] = 'a,b'",
-            "Celery cannot read 'a,b' (AttributeError: 'list' object has no attribute"
-            " 'join'). It takes <min workers>, <max workers>.",
+            "it takes one or two numbers, the maximum first, such as 10,3.",
         ),
         ("--time-limit x", "ARGS --time-limit", invalid(click.FLOAT, "x")),
     ],

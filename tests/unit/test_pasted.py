@@ -26,31 +26,47 @@ ONLY = "only what follows `celery worker` belongs here."
 
 WORKER: list[Row] = [
     # Shell variables
-    ("-l INFO -c 1 -Q $QUEUES", "W013", f'{SHELL}, so $QUEUES stays as it is. Write an'
-     ' f-string with os.environ["QUEUES"] in the settings.'),
+    ("-l INFO -c 1 -Q $QUEUES", "W013", f'{SHELL}, so $QUEUES stays as it is. Write "ARGS":'
+     ' ["-l", "INFO", "-c", "1", "-Q", os.environ["QUEUES"]] in the settings.'),
+    ("celery -A proj worker -l INFO -Q $QUEUES", "E007", f"word 'celery': {ONLY} Write"
+     ' "ARGS": ["-l", "INFO", "-Q", os.environ["QUEUES"]].'),
+    ("-n $NAME@$HOST -Q $QUEUES -s ${FILE:-x} --prefetch-multiplier 4", "W013",
+     'so $NAME, $HOST, $QUEUES, ${FILE:-x} stay as they are. Write "ARGS": ["-n",'
+     """ f"{os.environ['NAME']}@{os.environ['HOST']}", "-Q", os.environ["QUEUES"], "-s","""
+     ' os.environ.get("FILE", "x"), "--prefetch-multiplier", "4"] in the settings.'),
+    ("-c $WORKERS -Q $QUEUES", "E007", 'Write "ARGS": ["-c", os.environ["WORKERS"], "-Q",'
+     ' os.environ["QUEUES"]] in the settings.'),
+    ({"concurrency": "$WORKERS", "queues": ["a", "$QUEUE"]}, "E007", 'Write "concurrency":'
+     ' os.environ["WORKERS"], "queues": ["a", os.environ["QUEUE"]] in the settings.'),
     ("-Q ${CELERY_QUEUE:-celery}", "W013", 'os.environ.get("CELERY_QUEUE", "celery")'),
     ({"queues": "$QUEUES"}, "W013", 'Write "queues": os.environ["QUEUES"] in'),
     ({"queues": ["a", "${QUEUES}"]}, "W013", 'os.environ["QUEUES"]'),
-    (["-Q", "$QUEUES"], "W013", "ARGS word '$QUEUES': "),
-    ("-n worker@$(hostname)", "W013", "so $(hostname) stays as it is. Write an"),
-    ("-c $WORKERS", "E007", f'{SHELL}: write os.environ["WORKERS"] in the settings.'),
-    ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale: Celery cannot read '${MAX},${MIN}' ("),
+    (["-Q", "$QUEUES"], "W013", "ARGS = ['-Q', '$QUEUES']: "),
+    ("-n worker@$(hostname)", "W013", 'so $(hostname) stays as it is. Write "ARGS": ["-n", f"worker@…"]'),
+    ("-c $WORKERS", "E007", 'Write "ARGS": ["-c", os.environ["WORKERS"]] in the settings.'),
+    ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale: it takes one or two numbers, the"
+     ' maximum first, such as 10,3. Write "ARGS": ["--autoscale",'),
+    # Lines that a backslash continues, and paths of Windows
+    ("-l INFO \\\n  -c 2", None, "-l INFO -c 2"),
+    (r"-f C:\logs\worker.log", "W018", r"C:\logs\worker.log loses its backslashes, as in a"
+     r" shell. Write a dict or a list of words, or / for \."),
+    (r"-f 'C:\logs\worker.log'", None, r"-f C:\logs\worker.log"),
     ({"logfile": "~/no-such-folder/x.log"}, "W003", "Nothing expands ~: write Path.home()."),
     ("-n price$", None, "-n price$"),
     # The whole line
-    ("celery -A proj worker -l INFO", "E007", f"word 'celery': {ONLY} Write \"-l INFO\"."),
-    ("celery -A proj --workdir=/ -q worker -E", "E007", 'Write "--workdir=/ -q -E".'),
+    ("celery -A proj worker -l INFO", "E007", f"word 'celery': {ONLY} Write \"ARGS\": \"-l INFO\"."),
+    ("celery -A proj --workdir=/ -q worker -E", "E007", 'Write "ARGS": "--workdir=/ -q -E".'),
     ("celery -A proj worker", "E007", "None of it is needed."),
-    ("celery --app=proj -bredis:// worker -E", "E007", 'Write "-E".'),
-    ("/usr/bin/celery -A proj worker -E", "E007", 'Write "-E".'),
+    ("celery --app=proj -bredis:// worker -E", "E007", 'Write "ARGS": "-E".'),
+    ("/usr/bin/celery -A proj worker -E", "E007", 'Write "ARGS": "-E".'),
     ("exec celery -A proj worker -l INFO", "E007", "word 'exec': "),
     ("REMAP_SIGTERM=SIGQUIT celery -A proj worker -E", "E007",
-     'Write "-E". What stands before celery (REMAP_SIGTERM=SIGQUIT …) stays in the Proc'),
+     'Write "ARGS": "-E". What stands before celery (REMAP_SIGTERM=SIGQUIT …) stays in the Proc'),
     ("newrelic-admin run-program celery -A proj worker -E", "E007",
-     'Write "-E". What stands before celery (newrelic-admin …) stays in the Procfile.'),
-    ("worker -l INFO", "E007", 'Write "-l INFO".'),
-    ("exec worker -l INFO", "E007", 'Write "-l INFO".'),
-    ("celery --app proj --broker redis:// worker -E", "E007", 'Write "-E".'),
+     'Write "ARGS": "-E". What stands before celery (newrelic-admin …) stays in the Procfile.'),
+    ("worker -l INFO", "E007", 'Write "ARGS": "-l INFO".'),
+    ("exec worker -l INFO", "E007", 'Write "ARGS": "-l INFO".'),
+    ("celery --app proj --broker redis:// worker -E", "E007", 'Write "ARGS": "-E".'),
     ("celery -A proj beat -l INFO", "E007", "This entry runs worker, not beat."),
     ("REMAP_SIGTERM=SIGQUIT -l INFO", "E007", "ARGS word 'REMAP_SIGTERM=SIGQUIT': it belongs"
      " to no option. A variable stays in front of the command in the Procfile."),
@@ -70,7 +86,7 @@ WORKER: list[Row] = [
     ("-l INFO # note", "E007", "ARGS cannot have comments."),
     ("-Q default, mail", "E007", "Remove the space before it: default,mail."),
     ('-l INFO "$@"', "E007", "ARGS word '$@': "),
-    ("\u2014loglevel=info", "E007", "Its dash is a text editor's. Write --loglevel=info."),
+    ("\u2014loglevel=info", "E007", "A text editor changed its dashes: write --loglevel=info."),
     ("-l INFO now", "E007", "ARGS word 'now': it belongs to no option."),
     ("-- celeryd.prefetch_multiplier=1", "E007", "ARGS word 'celeryd.prefetch_multiplier=1'"
      ": it is no setting such as worker.prefetch_multiplier=1."),
@@ -79,7 +95,7 @@ WORKER: list[Row] = [
     ("-n worker@%%h", "W014", "Celery reads %%h as the two characters %h. Write"
      " %h: systemd and supervisor need two, settings one."),
     ({"hostname": "worker@%%h"}, "W014", "ARGS['hostname'] = 'worker@%%h': "),
-    (["-n", "worker@%%h"], "W014", "ARGS word 'worker@%%h': "),
+    (["-n", "worker@%%h"], "W014", "ARGS = ['-n', 'worker@%%h']: "),
     ({"hostname": "worker@%h"}, None, "--hostname=worker@%h"),
     # Letters that only look like options of `celery` itself
     ("-Qbeat -nAb@%h", None, "-Qbeat -nAb@%h"),
@@ -87,7 +103,7 @@ WORKER: list[Row] = [
 ]  # fmt: skip
 
 BEAT: list[Row] = [
-    ("celery -A proj beat -l INFO", "E007", 'Write "-l INFO".'),
+    ("celery -A proj beat -l INFO", "E007", 'Write "ARGS": "-l INFO".'),
     ("celery -A proj worker -l INFO", "E007", "This entry runs beat, not worker."),
     ("-A proj -l INFO", "E006", "Use the key APP instead."),
     ("-s $SCHEDULE", "W013", 'os.environ["SCHEDULE"]'),
@@ -127,7 +143,7 @@ def test_what_is_pasted(
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
-        ("exec celery -A proj worker -l INFO", 'Write "-l INFO".'),
+        ("exec celery -A proj worker -l INFO", 'Write "ARGS": "-l INFO".'),
         (
             "nice celery worker",
             "None of it is needed. What stands before celery (nice …)",
@@ -160,7 +176,8 @@ def test_a_doubt_is_one_line_of_a_start_that_goes_on(
         backend.start_server(*backend.prep_server_args())
     line = (
         "Warning: worker: ARGS = '-Q price$EUR': ARGS are not read by a shell, so $EUR"
-        ' stays as it is. Write an f-string with os.environ["EUR"] in the settings.\n'
+        ' stays as it is. Write "ARGS": ["-Q", f"price{os.environ[\'EUR\']}"] in the'
+        " settings.\n"
     )
     assert capsys.readouterr().err == ("" if silenced else line)
 

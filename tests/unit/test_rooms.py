@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
         "process.prefork", "process.restart", "redaction", "rules",
     },
     "rules": {
-        "entry", "findings", "key", "options.errors", "options.rules",
+        "broker", "entry", "findings", "key", "options.errors", "options.rules",
         "process.restart", "values",
     },
     "key": {"findings", "options.errors", "values"},
@@ -46,7 +46,8 @@ ROOMS: dict[str, set[str]] = {
         "options.spelling", "process.green", "values",
     },
     "options.spelling": {
-        "findings", "options.command", "options.declared", "options.errors", "values",
+        "findings", "options.command", "options.declared", "options.errors",
+        "options.pasted", "values",
     },
     "options.command": {
         "findings", "options.declared", "options.errors", "options.pasted",
@@ -81,6 +82,7 @@ ROOMS: dict[str, set[str]] = {
     "grace.results": set(),
     "options.declared": {"findings", "options.errors", "redaction"},
     "options.errors": {"findings"},
+    "broker": {"entry", "findings"},
 }  # fmt: skip
 
 # The keys, each with its room.
