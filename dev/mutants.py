@@ -36,7 +36,11 @@ PROCESSES = {
     "grace": ["tests/behaviour/test_grace.py"],
     "heartbeat": HEARTBEATS,
     "leader": LEADERS,
-    "process": ["tests/behaviour/test_green.py", "tests/behaviour/test_started.py"],
+    "process": [
+        "tests/behaviour/test_green.py",
+        "tests/behaviour/test_started.py",
+        "tests/behaviour/test_surroundings.py",
+    ],
 }
 # Seconds for a mutant, with the unit tests and with real processes.
 UNIT_LIMIT = 180
