@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -75,7 +76,8 @@ class Grace:
         self._begun = False
         self._counts = False
         self._received: set[Any] = set()
-        self._dropped: set[Any] = set()
+        # Bounded: a worker may lose its connection now and then for a year.
+        self._dropped: deque[Any] = deque(maxlen=1000)
         self._results: Results | None = None
         self._broker: Broker | None = None
         # A patched thread or sleep would wait for the hub, which a task may block. They
@@ -95,8 +97,10 @@ class Grace:
 
         def keep() -> None:
             state = self._worker.state
-            self._dropped |= set(state.reserved_requests) - set(state.active_requests)
-            self._dropped.update(_scheduled(sender.timer))
+            self._dropped.extend(
+                set(state.reserved_requests) - set(state.active_requests)
+            )
+            self._dropped.extend(_scheduled(sender.timer))
             on_close()
 
         sender.on_close = keep
@@ -209,9 +213,11 @@ class Grace:
 
     def _unstarted(self) -> list[Any]:
         """Return the requests that the worker has fetched and never begun."""
-        kept = self._dropped if self._broker and self._broker.keeps_lost else set()
+        kept = self._dropped if self._broker and self._broker.keeps_lost else ()
         return [
-            r for r in self._received | kept if not r.time_start and not r.acknowledged
+            r
+            for r in self._received.union(kept)
+            if not r.time_start and not r.acknowledged
         ]
 
     def _tell(self) -> None:
