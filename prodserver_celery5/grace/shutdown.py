@@ -159,7 +159,7 @@ class Grace:
                 step()
             except Exception:
                 logging.getLogger(f"celery.{__name__}").critical(
-                    "Ending without having done all of %s", step.__name__, exc_info=True
+                    "Ending, though %s failed", step.__name__.strip("_"), exc_info=True
                 )
         self._tell_and_end()
 

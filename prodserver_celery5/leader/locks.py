@@ -128,7 +128,7 @@ def lock_of(alias: object, name: str) -> Lock:
     kind = _KINDS.get(wrapper.vendor)
     if kind is None:
         raise RefusedError(
-            f"the ENGINE {wrapper.settings_dict['ENGINE']!r} has no lock for it.",
+            f"the ENGINE {wrapper.settings_dict['ENGINE']!r} is not supported.",
             "Name an alias of a PostgreSQL, MySQL, MariaDB or SQLite database.",
         )
     # `manage.py test` runs the checks with this database in place of the real one.
@@ -362,7 +362,7 @@ class _SQLiteLock(Lock):
 
 def _in_memory() -> NotHereError:
     return NotHereError(
-        "SQLite in memory is each process's own.",
+        "processes do not share SQLite in memory.",
         "Name an alias of a database that all processes share.",
     )
 

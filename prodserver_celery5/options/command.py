@@ -185,7 +185,7 @@ class Command:
         except Exception as exc:
             hint = pasted.stray_word(words, word)
             raise OptionError(
-                "it is no setting such as worker.prefetch_multiplier=1."
+                "it is not a setting such as worker.prefetch_multiplier=1."
                 if "=" in word and not hint
                 else "it belongs to no option.",
                 hint,

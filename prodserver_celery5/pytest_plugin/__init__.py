@@ -65,7 +65,7 @@ class ProdserverFixture:
         from django.conf import settings
 
         if name not in settings.PRODUCTION_PROCESSES:
-            raise ValueError(f"{name!r} is no key of PRODUCTION_PROCESSES.")
+            raise ValueError(f"{name!r} is not a key of PRODUCTION_PROCESSES.")
         process = self.start(name, ["manage.py", "prodserver", name], env=env)
         if ready is None:
             process.wait_until_ready(timeout=timeout)

@@ -89,7 +89,7 @@ WORKER: list[Row] = [
     ("\u2014loglevel=info", "E007", "A text editor changed its dashes: write --loglevel=info."),
     ("-l INFO now", "E007", "ARGS word 'now': it belongs to no option."),
     ("-- celeryd.prefetch_multiplier=1", "E007", "ARGS word 'celeryd.prefetch_multiplier=1'"
-     ": it is no setting such as worker.prefetch_multiplier=1."),
+     ": it is not a setting such as worker.prefetch_multiplier=1."),
     ("-- worker.prefetch_multiplier=1", None, "-- worker.prefetch_multiplier=1"),
     # From supervisor, systemd or Elastic Beanstalk
     ("-n worker@%%h", "W014", "Celery reads %%h as the two characters %h. Write"

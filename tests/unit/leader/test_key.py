@@ -73,9 +73,9 @@ def test_sqlite_in_memory(
     databases["default"]["NAME"] = name
     (warning,) = found(settings, beat)
     assert (warning.id, warning.level) == ("prodserver_celery5.W008", checks.WARNING)
-    assert warning.msg.endswith("SQLite in memory is each process's own.")
+    assert warning.msg.endswith("processes do not share SQLite in memory.")
     assert warning.hint == "Name an alias of a database that all processes share."
-    with pytest.raises(CommandError, match="in memory is each process's own"):
+    with pytest.raises(CommandError, match="do not share SQLite in memory"):
         CeleryBeat(**beat).prep_server_args()
 
 
