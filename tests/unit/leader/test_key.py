@@ -51,15 +51,15 @@ def test_no_such_alias(
         CeleryBeat(**entry).prep_server_args()
 
 
-def test_a_database_that_has_no_lock(
+def test_a_database_that_is_not_supported(
     settings: Any, beat: dict[str, Any], databases: dict[str, Any]
 ) -> None:
     databases["default"] = {"ENGINE": "django.db.backends.dummy"}
     (error,) = found(settings, beat)
     assert (error.id, error.level) == ("prodserver_celery5.E013", checks.ERROR)
     assert error.msg == (
-        "LEADER_LOCK = 'default': the ENGINE 'django.db.backends.dummy' has no lock"
-        " for it."
+        "LEADER_LOCK = 'default': the ENGINE 'django.db.backends.dummy' is not"
+        " supported."
     )
     assert error.hint == (
         "Name an alias of a PostgreSQL, MySQL, MariaDB or SQLite database."
