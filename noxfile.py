@@ -31,6 +31,8 @@ DJANGOS = ("4.2", "5.2", "6.0", "6.1")
 # Most tests wait for a process, so twice as many run as there are cores; they begin one
 # by one, those with processes first (tests/conftest.py).
 AT_ONCE = ("-n", str(2 * (os.cpu_count() or 1)), "--maxschedchunk=1")
+# nox would kill a program within half a second of Ctrl-C: let it end what it has started.
+PATIENT: dict[str, Any] = {"interrupt_timeout": 60, "terminate_timeout": 60}
 
 
 def is_installed(python: str) -> bool:
@@ -135,11 +137,10 @@ def demo(session: nox.Session) -> None:
 def serve(session: nox.Session) -> None:
     """Run the Procfile's web, worker and beat until Ctrl-C."""
     install(session, "dev", *session.posargs, aloud=True)
-    # nox would kill them within half a second of Ctrl-C; let tasks finish.
     session.run(
         "python", "-m", "dev.serve",
         env={"DEBUG": "on", "NOX_TYPED": sys.argv[0]},
-        interrupt_timeout=60, terminate_timeout=60,
+        **PATIENT,
     )  # fmt: skip
 
 
@@ -196,7 +197,7 @@ def tests(session: nox.Session) -> None:
     session.run(
         "python", "-m", "pytest", *AT_ONCE,
         "tests/processes/test_procfile.py", "tests/unit", "tests/differential",
-        "-k", "not redis-postgresql and not rabbitmq-sqlite",
+        "-k", "not redis-postgresql and not rabbitmq-sqlite", **PATIENT,
     )  # fmt: skip
     session.log(
         "Left out: brokers, databases, `celery` beside `prodserver`, and coverage."
@@ -220,7 +221,7 @@ def everything(session: nox.Session) -> None:
         session.run("coverage", "erase")
         session.run(
             "coverage", "run", "-m", "pytest", *AT_ONCE, "--durations=30",
-            *elsewhere * ("CI" in os.environ), env=env,
+            *elsewhere * ("CI" in os.environ), env=env, **PATIENT,
         )  # fmt: skip
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
