@@ -248,7 +248,7 @@ class Grace:
         )  # fmt: skip
         if stuck:
             logger.error(
-                "%d tasks could not be given back (%s). %s",
+                "%d could not be given back (%s). %s",
                 len(stuck), broker.error, broker.later,
             )  # fmt: skip
         sys.stdout.flush()

@@ -337,7 +337,7 @@ def test_it_tells_what_did_not_go_back(
     names = "running", "waiting"
     assert sorted(each) == [f"Not given back: mail[{name}]" for name in names]
     assert total.endswith("gave back 0 running and 0 unstarted tasks; lost 0.")
-    assert last.startswith(f"2 tasks could not be given back {why}")
+    assert last.startswith(f"2 could not be given back {why}")
 
 
 def test_redis_may_have_handed_it_out_or_lost_it(
