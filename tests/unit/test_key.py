@@ -18,7 +18,7 @@ from prodserver_celery5.entry import Entry
 from prodserver_celery5.findings import Finding
 from prodserver_celery5.key import Key, Start
 from prodserver_celery5.options import command
-from prodserver_celery5.process import restart
+from prodserver_celery5.process import prefork
 
 prepared: list[tuple[str, int]] = []
 
@@ -71,7 +71,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("shop")
     module.app = Celery("shop", set_as_current=False, broker="memory://")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "shop", module)
-    monkeypatch.setattr(restart, "prepare", lambda **kwargs: None)
+    monkeypatch.setattr(prefork, "share_memory", lambda pool: None)
     monkeypatch.setattr(command, "run", lambda context: 0)
     monkeypatch.setattr(Entry, "running", False)
     prepared.clear()
