@@ -53,7 +53,7 @@ SCHEDULERS = {"database": "Noted", "derived": "Tenants", "redbeat": "NotedRedBea
 
 # Edits the task, one field each time: the admin writes a whole row, and so may put back
 # an old last run (docs/one-beat.md). Not more often: if the schedule changes twice in
-# one tick, django-celery-beat runs a task again, with `celery beat` as well.
+# one tick, django-celery-beat may run a task again: by its source it fills its heap.
 EDIT = """
 import time, django; django.setup()
 from django_celery_beat.models import PeriodicTask
