@@ -54,7 +54,9 @@ class GraceSeconds(Key):
             message = f"{without} detach, which starts Celery's own worker."
             yield Finding("E015", entry.names, message, "Remove one of the two.")
         if os.environ.get("REMAP_SIGTERM") == "SIGQUIT":
-            message = f"{without} REMAP_SIGTERM=SIGQUIT: SIGTERM then stops cold."
+            message = (
+                f"{without} REMAP_SIGTERM=SIGQUIT, which makes SIGTERM a cold shutdown."
+            )
             hint = "Remove the variable, or set it to SIGTERM."
             yield Finding("W010", entry.names, message, hint)
 

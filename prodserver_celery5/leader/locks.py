@@ -117,7 +117,7 @@ def lock_of(alias: object, name: str) -> Lock:
     """
     if os.name != "posix":
         # A new start has the same pid only there, and SQLite's lock is `flock`.
-        raise NotHereError("only POSIX has what it needs.")
+        raise NotHereError("it needs a POSIX system.")
     if not isinstance(alias, str) or alias not in connections:
         known = ", ".join(map(repr, connections))
         raise RefusedError("DATABASES has no such alias.", f"It has {known}.")

@@ -334,7 +334,8 @@ def _rewritten(entry: Entry) -> str:
             words = spell(entry.command, args)
             if any(map(pasted.unexpanded, words)):
                 lines = [pasted.spelled(words)]
-    return f"Write {', '.join(lines)} in the settings." if lines else ""
+    hint = f"Write {', '.join(lines)} in the settings." if lines else ""
+    return f"{hint} Put the value itself for …." if "…" in hint else hint
 
 
 def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]:

@@ -72,8 +72,8 @@ def test_grace_and_a_sigterm_that_waits_for_nothing(
     monkeypatch.setenv("REMAP_SIGTERM", mapped)
     entry = {**WORKER, "GRACE_SECONDS": 25}
     expected = checks.Warning(
-        "GRACE_SECONDS has no effect with REMAP_SIGTERM=SIGQUIT:"
-        " SIGTERM then stops cold.",
+        "GRACE_SECONDS has no effect with REMAP_SIGTERM=SIGQUIT, which makes SIGTERM a"
+        " cold shutdown.",
         hint="Remove the variable, or set it to SIGTERM.",
         obj="PRODUCTION_PROCESSES['shop']",
         id="prodserver_celery5.W010",

@@ -42,7 +42,8 @@ WORKER: list[Row] = [
     ({"queues": "$QUEUES"}, "W013", 'Write "queues": os.environ["QUEUES"] in'),
     ({"queues": ["a", "${QUEUES}"]}, "W013", 'os.environ["QUEUES"]'),
     (["-Q", "$QUEUES"], "W013", "ARGS = ['-Q', '$QUEUES']: "),
-    ("-n worker@$(hostname)", "W013", 'so $(hostname) stays as it is. Write "ARGS": ["-n", f"worker@…"]'),
+    ("-n worker@$(hostname)", "W013", 'so $(hostname) stays as it is. Write "ARGS": ["-n", f"worker@…"]'
+     " in the settings. Put the value itself for …."),
     ("-c $WORKERS", "E007", 'Write "ARGS": ["-c", os.environ["WORKERS"]] in the settings.'),
     ("--autoscale ${MAX},${MIN}", "E007", "ARGS --autoscale: it takes one or two numbers, the"
      ' maximum first, such as 10,3. Write "ARGS": ["--autoscale",'),

@@ -111,7 +111,7 @@ def test_a_machine_without_posix(
     monkeypatch.setattr(os, "name", "nt")
     (warning,) = found(settings, beat)
     assert (warning.id, warning.level) == ("prodserver_celery5.W008", checks.WARNING)
-    assert warning.msg == "LEADER_LOCK = 'default': only POSIX has what it needs."
+    assert warning.msg == "LEADER_LOCK = 'default': it needs a POSIX system."
 
 
 @pytest.mark.usefixtures("databases")
