@@ -42,7 +42,7 @@ def test_one_after_the_other(prodserver):
         assert worker.stop() == 0
 
 def test_what_has_to_be_told(prodserver):
-    with pytest.raises(ValueError, match="'wroker' is no key"):
+    with pytest.raises(ValueError, match="'wroker' is not a key"):
         prodserver("wroker")
 """
 

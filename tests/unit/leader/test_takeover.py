@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -58,7 +59,12 @@ def take_over(
         scheduler._finalize.cancel()  # when the interpreter exits, the database is gone
         scheduler.install_default_entries = lambda data: None
         scheduler.producer = None
-        scheduler.send_task = lambda *args, **kwargs: clock.sent.append(clock.now)
+
+        def send(*args: Any, **kwargs: Any) -> SimpleNamespace:
+            clock.sent.append(clock.now)
+            return SimpleNamespace(id="a")  # which Celery 5.0 logs
+
+        scheduler.send_task = send
 
         def work(span: timedelta) -> None:
             end = clock.now + span

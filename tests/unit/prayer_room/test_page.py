@@ -129,7 +129,7 @@ def test_all_of_it_for_everybody_in_few_queries(client, django_assert_max_num_qu
     assert "Weekly Failed 9" in page
     assert "worker Running" in page
     assert re.search(
-        r"beat Running Celery beat\..* It reported just now\. Next run: "
+        r"beat Running Celery beat\..* It reported [^.]+\. Next run: "
         r"moderator-digest-hourly, due at \d+ \w+ 20\d\d, \d\d:00\.",
         page,
     )
