@@ -73,7 +73,8 @@ def _look(entries: Iterable[tuple[Sequence[str], str, Any]]) -> Iterator[Finding
                 if not any(finding.id.startswith("E") for finding in own):
                     yield from backend.findings_beside(backends)
     except PrivateNameError as exc:
-        yield Finding("W012", (), f"the entries are not checked: {exc}", cause=exc)
+        message = f"the entries are not checked: {exc}"
+        yield Finding("W012", (), message, exc.hint, cause=exc)
 
 
 def _message(finding: Finding) -> checks.CheckMessage:

@@ -37,6 +37,8 @@ _SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 BACKENDS = [f"{__package__}.backends.{name}" for name in ("CeleryWorker", "CeleryBeat")]
 
+_PATH = f'It takes a path, such as "{BACKENDS[0]}".'
+
 ITSELF = 'Name the app itself, such as "proj.celery:app".'
 
 
@@ -63,9 +65,11 @@ def look(
     known = [*UPSTREAM, *sorted(key.name for key in keys)]
     for key in entry.config:
         if key not in known:
-            what = f"is for {elsewhere[key]}" if key in elsewhere else "is unknown"
+            what = f"is for a {elsewhere[key]}" if key in elsewhere else "is unknown"
             near = difflib.get_close_matches(str(key).upper(), known, n=1)
-            hint = f"An entry can have {', '.join(known[:-1])} and {known[-1]}."
+            hint = (
+                f"A {entry.program} can have {', '.join(known[:-1])} and {known[-1]}."
+            )
             if near and key not in elsewhere:
                 hint = f"Did you mean {near[0]!r}?"
             message = f"the key {shown(key)} {what}."
@@ -83,7 +87,7 @@ def look(
             yield from rule(entry)
         except PrivateNameError as exc:
             message = f"a check is left out: {exc}"
-            yield Finding("W012", entry.names, message, cause=exc)
+            yield Finding("W012", entry.names, message, exc.hint, cause=exc)
 
 
 def processes() -> Iterator[Finding]:
@@ -126,20 +130,19 @@ def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
         hint = "It must be a dict with the keys BACKEND, APP and ARGS."
         yield Finding("E001", names, f"the entry {what}", hint)
         return
-    takes = 'It takes a path, such as "prodserver_celery5.backends.CeleryWorker".'
     given = config.get("BACKEND")
     path, what = told(given)
     if "BACKEND" not in config:
-        hint = _nearest("BACKEND", config) or takes
+        hint = _nearest("BACKEND", config) or _PATH
         yield Finding("E002", names, "the key BACKEND is missing.", hint)
     elif not isinstance(path, str):
-        yield Finding("E002", names, f"BACKEND {what}", takes)
+        yield Finding("E002", names, f"BACKEND {what}", _PATH)
     elif not isinstance(given, (str, Promise)):
         # django-prodserver imports it as it is: a Path, say, or a member of an Enum.
         message = f"BACKEND is of type {type(given).__name__}."
-        yield Finding("E002", names, message, takes)
+        yield Finding("E002", names, message, _PATH)
     elif not path:
-        yield Finding("E002", names, "BACKEND is empty.", takes)
+        yield Finding("E002", names, "BACKEND is empty.", _PATH)
 
 
 def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
@@ -171,6 +174,8 @@ def backend(
     message = f"BACKEND = {path!r} cannot be used: {reason(error)}"
     near = difflib.get_close_matches(path, BACKENDS, n=1, cutoff=0.8)
     hint = f"Did you mean {near[0]!r}?" if near else ""
+    if not near and path.partition(".")[0] == __package__:
+        hint = _PATH
     if is_ours:
         return Finding("E002", names, message, hint, cause=error)
     hint = f"{hint} Nothing else of the entry was checked."
@@ -179,6 +184,8 @@ def backend(
 
 def app(entry: Entry) -> Iterator[Finding]:
     """E003: no APP. E004: it cannot be imported. E005: it is something else."""
+    from .options.errors import PrivateNameError
+
     takes = 'It takes what `celery -A` takes, such as "proj" or "proj.celery:app".'
     name, what = told(entry.config.get("APP"))
     if name is None or name == "":
@@ -196,7 +203,8 @@ def app(entry: Entry) -> Iterator[Finding]:
             yield Finding("E005", entry.names, message, ITSELF, cause=exc)
             return
         message = f"APP = {name!r} cannot be imported: {reason(exc)}"
-        yield Finding("E004", entry.names, message, cause=exc)
+        hint = exc.hint if isinstance(exc, PrivateNameError) else ""
+        yield Finding("E004", entry.names, message, hint, cause=exc)
         return
     from celery import Celery
 
@@ -214,7 +222,7 @@ def settings_module(entry: Entry) -> Iterator[Finding]:
     command line or the environment names the settings, on both sides.
     """
     ours, now = settings.SETTINGS_MODULE, os.environ.get(_SETTINGS)
-    hint = "Name the same settings in both."
+    hint = "Name the same settings in manage.py and in the module of APP."
     if not ours:  # settings.configure()
         return
     if now not in (None, ours):

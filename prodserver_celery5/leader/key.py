@@ -64,15 +64,15 @@ class LeaderLock(Key):
                     f"{option} does not go with {self.name}, whose beat starts again"
                     " under the same pid when it has lost the lead."
                 )
-                hint = "Leave it to what starts the process."
+                hint = "Leave it to what starts the process, such as systemd or Docker."
                 yield Finding("E014", entry.names, message, hint)
         name, scheduler = scheduler_of(entry)
         if isinstance(scheduler, type) and issubclass(scheduler, PersistentScheduler):
             message = (
                 f"scheduler = {name!r} keeps its last runs in a file: what comes due"
-                " while no beat leads is left out, unless all beats share the file."
+                " while no beat leads is never sent, unless all beats share the file."
             )
-            hint = "Share it, or use a scheduler that keeps them in a database."
+            hint = "Use one with a database, or share the file and silence this check."
             yield Finding("W009", entry.names, message, hint)
 
     def prepare(self, start: Start) -> None:

@@ -64,5 +64,7 @@ def private(module: str, name: str) -> Any:
         return attrgetter(name)(import_module(module))
     except (AttributeError, ImportError) as exc:
         raise PrivateNameError(
-            f"Celery {celery.__version__} has no {module}.{name}, which this needs."
+            f"Celery {celery.__version__} has no {module}.{name}, which"
+            " prodserver-celery5 needs.",
+            "Upgrade prodserver-celery5, or install an older Celery.",
         ) from exc

@@ -53,7 +53,7 @@ def whole_line(words: Sequence[str], program: str) -> str:
             re.match("-[Ab]|--(app|broker)=", word)
         ):
             kept.append(word)
-    hint = f"Write {spelled(kept)}." if kept else "None of it is needed."
+    hint = f"Write {spelled(kept)}." if kept else "Remove it: none of it is needed."
     if before and words[0] != "exec":
         hint += f" What stands before celery ({words[0]} …) stays in the Procfile."
     return hint + other

@@ -122,7 +122,7 @@ def shell(entry: Entry) -> Iterator[Finding]:
             yield Finding("W014", entry.names, message, hint, where=where)
         if isinstance(entry.args, str) and (lost := pasted.lost_backslashes(text)):
             message = f"{', '.join(lost)} loses its backslashes, as in a shell."
-            hint = "Write a dict or a list of words, or / for \\."
+            hint = "Write / for \\, or give ARGS as a dict or a list of words."
             yield Finding("W018", entry.names, message, hint, where=where)
 
 
@@ -195,17 +195,17 @@ def _schedule(entry: Entry) -> Iterator[Finding]:
     params = entry.context.params
     # A worker that runs a beat has another name for the option.
     option = "schedule" if "schedule" in params else "schedule_filename"
-    path = str(params.get(option) or entry.conf.beat_schedule_filename or "")
-    path = os.path.join(entry.context.obj.workdir or "", path)
+    name = params.get(option) or entry.setting("beat_schedule_filename")
+    if not name and entry.command.app.namespace:
+        name = "celerybeat-schedule"  # Django's settings would say so
+    path = os.path.join(entry.context.obj.workdir or "", str(name))
     folder = os.path.dirname(path) or "."
-    if not path or params.get("uid") or not os.path.isdir(folder):
+    if not name or params.get("uid") or not os.path.isdir(folder):
         return
     # Which of them dbm makes depends on the machine.
     files = [*filter(os.path.exists, (path, f"{path}.db", f"{path}.dat"))]
-    wanted = [(file, os.R_OK | os.W_OK) for file in files] or [
-        (folder, os.W_OK | os.X_OK)
-    ]
-    if not all(os.access(*each) for each in wanted):
+    mode = os.R_OK | os.W_OK if files else os.W_OK | os.X_OK
+    if not all(os.access(each, mode) for each in files or [folder]):
         message = f"schedule = {path!r}: beat cannot write this file here."
         hint = "Name one in a folder that it can write to."
         yield Finding(

@@ -293,6 +293,20 @@ def test_a_mistake_is_one_line(
     assert message in lines[0]
 
 
+def test_a_schedule_before_migrate_ends_with_the_command_to_run(
+    deployment: Deployment,
+) -> None:
+    (deployment.folder / "db.sqlite3").unlink()
+    # Debugging, the scheduler has a last word of its own when the program exits.
+    database = "django_celery_beat.schedulers:DatabaseScheduler"
+    set_args(deployment, "beat", scheduler=database, loglevel="INFO")
+    done = deployment.manage("prodserver", "beat")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("CommandError: beat: the tables of the schedule are missing")
+    assert last.endswith(". Run: python manage.py migrate")
+
+
 def test_a_deploy_is_stopped_by_the_checks(deployment: Deployment) -> None:
     set_args(deployment, "worker", concurency=2)
     found = (

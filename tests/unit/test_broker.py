@@ -182,6 +182,26 @@ def test_a_schedule_that_beat_cannot_write(
 
 
 @pytest.mark.parametrize(
+    ("setting", "path"), [(None, "celerybeat-schedule"), ("beat.db", "beat.db")]
+)
+def test_the_check_knows_where_beat_writes(
+    settings: Any,
+    shop: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str | None,
+    path: str,
+) -> None:
+    """As in a folder that is read-only: from Django's settings, or Celery's default."""
+    settings.SHOP_BEAT_SCHEDULE_FILENAME = setting
+    settings.PRODUCTION_PROCESSES = {"beat": BEAT}
+    assert check_processes() == []
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    (warning,) = check_processes()
+    assert warning.id == "prodserver_celery5.W022"
+    assert warning.msg == f"schedule = {path!r}: beat cannot write this file here."
+
+
+@pytest.mark.parametrize(
     ("error", "line"),
     [
         (

@@ -212,13 +212,13 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "E010",
         {**WORKER, "NICE": 5},
         "the key 'NICE' is unknown.",
-        "An entry can have BACKEND, APP, ARGS, GRACE_SECONDS and HEARTBEAT_FILE.",
+        "A worker can have BACKEND, APP, ARGS, GRACE_SECONDS and HEARTBEAT_FILE.",
     ),
     (
         "E010",
         {**WORKER, "LEADER_LOCK": "default"},
-        "the key 'LEADER_LOCK' is for beat.",
-        "An entry can have BACKEND, APP, ARGS, GRACE_SECONDS and HEARTBEAT_FILE.",
+        "the key 'LEADER_LOCK' is for a beat.",
+        "A worker can have BACKEND, APP, ARGS, GRACE_SECONDS and HEARTBEAT_FILE.",
     ),
     *(
         (
@@ -246,8 +246,8 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "E010",
         {**BEAT, "GRACE_SECONDS": 25},
-        "the key 'GRACE_SECONDS' is for worker.",
-        "An entry can have BACKEND, APP, ARGS, HEARTBEAT_FILE and LEADER_LOCK.",
+        "the key 'GRACE_SECONDS' is for a worker.",
+        "A beat can have BACKEND, APP, ARGS, HEARTBEAT_FILE and LEADER_LOCK.",
     ),
     (
         "E013",
@@ -260,7 +260,7 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         {**LED, "ARGS": {**LED["ARGS"], "detach": True}},
         "detach does not go with LEADER_LOCK, whose beat starts again under the same"
         " pid when it has lost the lead.",
-        "Leave it to what starts the process.",
+        "Leave it to what starts the process, such as systemd or Docker.",
     ),
     (
         "W008",

@@ -90,7 +90,7 @@ def test_a_mistake_is_where_it_is(args: Any, extra: list[str], line: str) -> Non
 
 
 def test_the_hint_for_a_command_line_is_not_about_args() -> None:
-    with pytest.raises(CommandError, match=r" None of it is needed\.$"):
+    with pytest.raises(CommandError, match=r" Remove it: none of it is needed\.$"):
         CeleryWorker(APP="prayer_room_api").prep_server_args(["celery", "worker"])
 
 

@@ -115,7 +115,7 @@ def test_it_sees_the_other_entries(settings: Any) -> None:
 
 
 def test_the_other_program_refuses_it(settings: Any) -> None:
-    hint = "An entry can have BACKEND, APP, ARGS, HEARTBEAT_FILE and LEADER_LOCK."
+    hint = "A beat can have BACKEND, APP, ARGS, HEARTBEAT_FILE and LEADER_LOCK."
     expected = ("E010", "the key 'NICE' is unknown.", hint)
     assert found(settings, beat={**BEAT, "NICE": 1}) == [expected]
     with pytest.raises(CommandError, match="'NICE' is unknown"):

@@ -50,14 +50,14 @@ WORKER: list[Row] = [
     # Lines that a backslash continues, and paths of Windows
     ("-l INFO \\\n  -c 2", None, "-l INFO -c 2"),
     (r"-f C:\logs\worker.log", "W018", r"C:\logs\worker.log loses its backslashes, as in a"
-     r" shell. Write a dict or a list of words, or / for \."),
+     r" shell. Write / for \, or give ARGS as a dict or a list of words."),
     (r"-f 'C:\logs\worker.log'", None, r"-f C:\logs\worker.log"),
     ({"logfile": "~/no-such-folder/x.log"}, "W003", "Nothing expands ~: write Path.home()."),
     ("-n price$", None, "-n price$"),
     # The whole line
     ("celery -A proj worker -l INFO", "E007", f"word 'celery': {ONLY} Write \"ARGS\": \"-l INFO\"."),
     ("celery -A proj --workdir=/ -q worker -E", "E007", 'Write "ARGS": "--workdir=/ -q -E".'),
-    ("celery -A proj worker", "E007", "None of it is needed."),
+    ("celery -A proj worker", "E007", "Remove it: none of it is needed."),
     ("celery --app=proj -bredis:// worker -E", "E007", 'Write "ARGS": "-E".'),
     ("/usr/bin/celery -A proj worker -E", "E007", 'Write "ARGS": "-E".'),
     ("exec celery -A proj worker -l INFO", "E007", "word 'exec': "),
@@ -147,7 +147,7 @@ def test_what_is_pasted(
         ("exec celery -A proj worker -l INFO", 'Write "ARGS": "-l INFO".'),
         (
             "nice celery worker",
-            "None of it is needed. What stands before celery (nice …)",
+            "Remove it: none of it is needed. What stands before celery (nice …)",
         ),
     ],
 )

@@ -152,7 +152,8 @@ def test_what_needs_the_name_says_so(
     monkeypatch.setitem(sys.modules, "shop", module)
     backend = worker("shop", args)
     found = [str(finding) for finding in backend.findings()]
-    needs = f"Celery {__version__} has no {name}, which this needs."
+    needs = f"Celery {__version__} has no {name}, which prodserver-celery5 needs."
+    needs += " Upgrade prodserver-celery5, or install an older Celery."
     assert any(line.endswith(needs) for line in found)
     if any("left out" in line for line in found):
         assert found == [f"worker: a check is left out: {needs}"]
@@ -191,7 +192,7 @@ def test_only_a_heartbeat_needs_it(
     else:
         args["HEARTBEAT_FILE"] = tmp_path / "file"
     backend = worker("prayer_room_api", args)
-    with pytest.raises(OptionError, match=f" has no {STARTING}, which this") as stopped:
+    with pytest.raises(OptionError, match=f" has no {STARTING}, which") as stopped:
         backend.prepare(backend.entry.context, [])
     assert str(stopped.value.where) == where
 
@@ -216,9 +217,10 @@ def test_only_the_checks_need_it(name: str) -> None:
     (message,) = checks.check_processes()
     assert message.id == "prodserver_celery5.W012"
     assert message.msg == (
-        f"the entries are not checked: Celery {__version__} has no {name}, which this"
-        " needs."
+        f"the entries are not checked: Celery {__version__} has no {name}, which"
+        " prodserver-celery5 needs."
     )
+    assert message.hint == "Upgrade prodserver-celery5, or install an older Celery."
 
 
 @pytest.mark.parametrize("hidden", [ENDING], indirect=True)
@@ -229,6 +231,6 @@ def test_only_grace_seconds_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = worker("prayer_room_api", {"pool": "prefork"})
     backend.prepare(backend.entry.context, [])
     backend = worker("prayer_room_api", {"pool": "prefork", "GRACE_SECONDS": 9})
-    with pytest.raises(OptionError, match=f" has no {ENDING}, which this") as stopped:
+    with pytest.raises(OptionError, match=f" has no {ENDING}, which") as stopped:
         backend.prepare(backend.entry.context, [])
     assert str(stopped.value.where) == "GRACE_SECONDS"

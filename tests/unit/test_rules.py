@@ -306,6 +306,8 @@ def test_a_backend_that_cannot_be_used(
     begin, _, end = message.msg.partition(" cannot be used: ")
     assert begin == f"BACKEND = '{backend}'"
     assert re.fullmatch(reason, end)
+    is_below_ours = backend.startswith("prodserver_celery5")
+    assert ("prodserver_celery5.backends." in (message.hint or "")) == is_below_ours
     assert message.obj == "PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['same']"
 
 

@@ -124,7 +124,7 @@ def test_options_that_cannot_be_repeated(
         checks.Error(
             f"{next(iter(option))} does not go with LEADER_LOCK, whose beat starts"
             " again under the same pid when it has lost the lead.",
-            hint="Leave it to what starts the process.",
+            hint="Leave it to what starts the process, such as systemd or Docker.",
             obj="PRODUCTION_PROCESSES['beat']",
             id="prodserver_celery5.E014",
         )
@@ -140,11 +140,11 @@ def test_a_file_of_last_runs(settings: Any, beat: dict[str, Any]) -> None:
     assert (warning.id, warning.level) == ("prodserver_celery5.W009", checks.WARNING)
     assert warning.msg == (
         "scheduler = 'celery.beat:PersistentScheduler' keeps its last runs in a file:"
-        " what comes due while no beat leads is left out, unless all beats share the"
+        " what comes due while no beat leads is never sent, unless all beats share the"
         " file."
     )
     assert warning.hint == (
-        "Share it, or use a scheduler that keeps them in a database."
+        "Use one with a database, or share the file and silence this check."
     )
     # A doubt does not stop the start.
     assert CeleryBeat(**entry).prep_server_args()
