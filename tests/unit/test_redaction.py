@@ -156,7 +156,9 @@ KINDS = {
     "repr": lambda secret: f"<Broker token={secret!r}>",
 }
 EACH = hypothesis_settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
