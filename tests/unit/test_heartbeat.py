@@ -122,8 +122,9 @@ def test_a_signal_while_something_else_is_said(
     assert listener.said[-1][1] == WORK
 
 
-# pytest-xdist's processes have a thread.
+# pytest-xdist's processes have a thread, and some have imported eventlet.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Using fork:DeprecationWarning")
 def test_a_child_says_nothing(heartbeat: Heartbeat, listener: Listener) -> None:
     pid = os.fork()
     if not pid:
