@@ -179,8 +179,8 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Return what the browser has logged: script errors, CSP violations, 404."""
-        # Not a connection that it gave up itself, for an icon of a page that was left on
-        # a busy machine, or because a network interface came.
+        # Not a connection that it gave up itself: for an icon of a page that was left,
+        # on a busy machine, or because a network interface came.
         own = ("net::ERR_CONNECTION_REFUSED", "net::ERR_NETWORK_CHANGED")
         messages = [str(entry["message"]) for entry in self.driver.get_log("browser")]
         return [message for message in messages if not message.endswith(own)]
