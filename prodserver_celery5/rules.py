@@ -70,7 +70,9 @@ def look(
             hint = (
                 f"A {entry.program} can have {', '.join(known[:-1])} and {known[-1]}."
             )
-            if near and key not in elsewhere:
+            if isinstance(key, str) and key.replace("_", "-") in entry.command.keys:
+                hint = "It is an option: put it into ARGS."
+            elif near and key not in elsewhere:
                 hint = f"Did you mean {near[0]!r}?"
             message = f"the key {shown(key)} {what}."
             yield Finding("E010", entry.names, message, hint)

@@ -117,9 +117,12 @@ class Command:
         bare = normal(key.lstrip("-"))
         near = [name for name, (opt, _) in self.keys.items() if f"-{bare}" in opt.opts]
         near += difflib.get_close_matches(bare, self.keys, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else ""
+        if bare.isupper():  # as the keys of an entry are, and no option of Celery's
+            hint = "A key of the entry stands beside ARGS, not in it."
         return UnknownOptionError(
             f"Celery {celery.__version__}'s {self.name} has no such option.",
-            f"Did you mean {near[0]!r}?" if near else "",
+            hint,
             Where("ARGS", key),
             spellings=(key,),
         )

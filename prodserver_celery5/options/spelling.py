@@ -168,7 +168,9 @@ def _word(value: object, option: click.Option | None = None) -> str:
         with suppress(ValueError):  # an int with more digits than Python writes
             return int.__repr__(value)
     raise OptionError(
-        takes(option) if option else "each word must be a string or number."
+        takes(option)
+        if option
+        else f"each word must be a string or number, not {values.shown(value)}."
     )
 
 

@@ -203,6 +203,22 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "Did you mean 'ARGS'?",
     ),
     (
+        "E006",
+        {**WORKER, "ARGS": {"GRACE_SECONDS": 25}},
+        f"ARGS['GRACE_SECONDS'] = 25: Celery {celery.__version__}'s worker has no such"
+        " option.",
+        "A key of the entry stands beside ARGS, not in it.",
+    ),
+    *(
+        (
+            "E010",
+            {**WORKER, key: 2},
+            f"the key {key!r} is unknown.",
+            "It is an option: put it into ARGS.",
+        )
+        for key in ("concurrency", "prefetch_multiplier")
+    ),
+    (
         "E010",
         {**WORKER, "HEART_BEAT": "/tmp/x"},
         "the key 'HEART_BEAT' is unknown.",
