@@ -393,8 +393,8 @@ def main() -> int:
     print(f"{len(messages)} messages for {runs} runs")
     lost = never(messages, runs, ring.onces)
     print(f"never sent: {lost or 'nothing'}")
-    # A blow can fall between the save of a run and its message. While the broker is away,
-    # beat gives up each message after a moment, as `celery beat` does.
+    # A blow can fall between the save of a run and its message. While the broker is
+    # away, beat gives up each message after a moment, as `celery beat` does.
     allowed = len(kinds) + 12 * kinds.count("broker away")
     if sum(lost.values()) > allowed * len({m.name for m in messages} & {*lost}):
         wrong.append("more was lost than one run at each blow")
