@@ -35,8 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
         error(self, *args, **kwargs)
         collect("start", str(self))
 
-    Finding.__init__ = found  # type: ignore[method-assign]
-    CommandError.__init__ = raised  # type: ignore[method-assign]
+    Finding.__init__ = found  # type: ignore[method-assign] # to hear of each
+    CommandError.__init__ = raised  # type: ignore[method-assign] # likewise
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -61,7 +61,7 @@ class Redis:
     program = shutil.which("redis-server")
     options: tuple[str, ...] = ("--save", "", "--appendonly", "no")
     # What a client has to know beside the address.
-    transport_options: dict[str, Any] = {}  # noqa: RUF012
+    transport_options: dict[str, Any] = {}  # noqa: RUF012 - only read
     use_ssl: dict[str, Any] | None = None
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
@@ -121,7 +121,7 @@ class SecureRedis(Redis):
 class Sentinel(Redis):
     """A Redis server that clients find through a Sentinel."""
 
-    transport_options: dict[str, Any] = {"master_name": "main"}  # noqa: RUF012
+    transport_options: dict[str, Any] = {"master_name": "main"}  # noqa: RUF012 - too
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         super().__init__(folder, stack)
