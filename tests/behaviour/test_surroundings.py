@@ -106,9 +106,7 @@ def awaited(site: Site, key: str) -> dict[str, Any]:
 
 
 @since_5_3
-@pytest.mark.long  # as `nox -s compared` has the pool
 def test_a_pool_that_patches_celery_comes_in_time(make_site: MakeSite) -> None:
-    pytest.importorskip("celery_aio_pool")
     sites = [make_site("celery", "redis")]
     sites += [make_site("prodserver", "redis") for _ in KEYS]
     order = dict(zip(sites, ["none", *KEYS], strict=True))
