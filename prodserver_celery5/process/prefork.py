@@ -21,9 +21,6 @@ def share_memory(pool: object) -> None:
     A collection writes into every object that it visits, so what is loaded is frozen
     just before the first fork, and collected before that: what is frozen is never
     freed. Whether, when and how often Python collects is still up to the project.
-
-    Args:
-        pool: the pool's class; for one that does not fork, this does nothing.
     """
     bases = getattr(pool, "__mro__", ())
     if not any(base.__module__ == "celery.concurrency.prefork" for base in bases):

@@ -49,9 +49,6 @@ def on_sighup(app: Celery) -> None:
     Celery runs Python with `sys.argv` then, which lacks Python's flags and the folder,
     so it is changed just before: by `atexit`, which calls first what was registered
     last. If the program cannot be started again, a line says so, and the status is 1.
-
-    Args:
-        app: the app whose worker this process becomes.
     """
     from celery import bootsteps
 
@@ -84,11 +81,7 @@ def on_sighup(app: Celery) -> None:
 
 
 def as_python_m(words: Sequence[str]) -> None:
-    """Let Celery start a detached worker: it runs ``python -m celery`` with `sys.argv`.
-
-    Args:
-        words: the command line of the worker.
-    """
+    """Let Celery start a detached worker, as ``python -m celery`` with `sys.argv`."""
     _keep_path(["-m"])
     sys.argv = [*words]
 
@@ -97,9 +90,6 @@ def started_with(variable: str) -> bool:
     """Whether this process was started with a variable of the environment.
 
     Where the system does not tell, as on macOS, it is True.
-
-    Args:
-        variable: its name.
     """
     try:
         given = Path("/proc/self/environ").read_bytes()
@@ -123,10 +113,6 @@ def behind(launcher: str, *words: str) -> None:
     """Replace this process with the same program behind a launcher, under the same pid.
 
     Does nothing if the launcher has run already.
-
-    Args:
-        launcher: the file of the launcher, which puts PYTHONPATH back.
-        *words: the launcher's words; the program's follow.
 
     Raises:
         RestartError: the program cannot be started again.
@@ -207,13 +193,8 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _keep_path(program: Sequence[str]) -> None:
-    """Let another Python import from wherever this one does, by PYTHONPATH.
-
-    Args:
-        program: the program for Python to run; only for a module does this anything,
-            as a script brings its folder along.
-    """
-    if program[:1] != ["-m"]:
+    """Let another Python import from wherever this one does, by PYTHONPATH."""
+    if program[:1] != ["-m"]:  # a script brings its folder along
         return
     library = os.path.dirname(os.__file__)
     # With what a package there has put on the path itself, as setuptools does.
