@@ -186,7 +186,7 @@ class CeleryWorker(CeleryBackend):
         of_options.embedded_scheduler,
         of_options.pool,
         of_options.user,
-        of_options.node_files,
+        of_options.files,
         of_options.unused_options,
     )
 

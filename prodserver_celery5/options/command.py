@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
@@ -16,15 +15,7 @@ import click
 
 from ..findings import Where
 from . import pasted
-from .declared import (
-    GLOBAL,
-    SHORT,
-    envvars,
-    named,
-    normal,
-    without_code,
-    without_import,
-)
+from .declared import GLOBAL, SHORT, envvars, named, normal, refuse, without_code
 from .errors import OptionError, UnknownOptionError, private
 
 __all__ = ("Command", "Unconfigured", "command_line", "import_pool", "run")
@@ -38,10 +29,8 @@ class _NoSettings:
 class Unconfigured:
     """Stands for an app whose configuration must not be read: each setting is None.
 
-    The first to read it lets the project's own code run: `on_after_configure`.
-
-    Args:
-        app: the app, which answers for everything else.
+    The first to read it lets the project's own code run: `on_after_configure`. The app
+    answers for everything else.
     """
 
     conf = _NoSettings()
@@ -54,12 +43,7 @@ class Unconfigured:
 
 
 class Command:
-    """A subcommand of ``celery``, with the options that an app adds to it.
-
-    Args:
-        name: the subcommand's name, such as ``"worker"``.
-        app: the app that adds its options, and that the subcommand is to run.
-    """
+    """A subcommand of ``celery``, with the options that an app adds to it."""
 
     def __init__(self, name: str, app: celery.Celery | Unconfigured) -> None:
         self.name = name
@@ -72,10 +56,7 @@ class Command:
         params = [*self._command.params, *own]
         # Celery 5.0 to 5.2 declare --uid twice; click 8.2 and newer warn of that.
         params = list({(*p.opts, *p.secondary_opts): p for p in params}.values())
-        self._command.params = [
-            named(without_import(param) if param.name == "pool" else param)
-            for param in params
-        ]
+        self._command.params = [named(param) for param in params]
         # It is refused above; the variable CELERY_WORKER_HELP would still print it.
         self._command.add_help_option = False
         self._above = copy.copy(GLOBAL)
@@ -109,11 +90,7 @@ class Command:
         return (is_set or names)[0]
 
     def unknown(self, key: str) -> UnknownOptionError:
-        """Make the error that names Celery's version and the nearest option.
-
-        Args:
-            key: the option, with or without hyphens in front.
-        """
+        """Make the error that names Celery's version and the nearest option."""
         bare = normal(key.lstrip("-"))
         near = [name for name, (opt, _) in self.keys.items() if f"-{bare}" in opt.opts]
         near += difflib.get_close_matches(bare, self.keys, n=1)
@@ -132,17 +109,10 @@ class Command:
 
         This starts nothing and imports no pool: `import_pool` does that.
 
-        Args:
-            words: the words of the subcommand, and options of ``celery`` itself.
-
         Returns:
             A click context. Its ``params`` are the keyword arguments, its ``obj`` is
             Celery's ``CLIContext``; its ``meta`` has the options of ``celery`` itself
             as ``"celery"`` and the words left for the subcommand as ``"words"``.
-
-        Raises:
-            UnknownOptionError: the installed Celery has no such option.
-            OptionError: Celery refuses a value.
         """
         if hint := pasted.whole_line(words, self.name):
             raise OptionError(
@@ -151,35 +121,42 @@ class Command:
                 Where("ARGS", f"word {words[0]!r}"),
             )
         end = words.index("--") if "--" in words else len(words)
-        words = [*(self._short.get(word, word) for word in words[:end]), *words[end:]]
         make_obj = private("celery.bin.base", "CLIContext")
         try:
             outer = self._above.make_context(
-                "celery", [*words[:end]], obj=self.app, auto_envvar_prefix="CELERY"
+                "celery",
+                [*map(self._long, words[:end])],
+                obj=self.app,
+                auto_envvar_prefix="CELERY",
             )
+            above = outer.params
+            refuse(above, self.app.namespace)
             rest = [*outer.args, *words[end:]]
             context: click.Context = self._command.make_context(
                 self.name,
                 list(rest),
                 obj=make_obj(
                     self.app,
-                    no_color=outer.params.get("no_color", False),
-                    workdir=outer.params.get("workdir"),
-                    quiet=outer.params.get("quiet", False),
+                    no_color=above.get("no_color", False),
+                    workdir=above.get("workdir"),
+                    quiet=above.get("quiet", False),
                 ),
                 auto_envvar_prefix=f"CELERY_{self.name}".upper(),
             )
         except click.NoSuchOption as exc:
-            word = exc.option_name
-            if long := self._short.get(word):  # attached to its value: -Aproj
-                self.parse([re.sub(f"^{word}", f"{long}=", word_) for word_ in words])
-            raise self.unknown(word) from exc
+            raise self.unknown(exc.option_name) from exc
         except click.ClickException as exc:
             raise OptionError(exc.message or exc.format_message()) from exc
         for word in context.args:
             self._check_setting(rest, word)
-        context.meta.update(celery=outer.params, words=rest)
+        context.meta.update(celery=above, words=rest)
         return context
+
+    def _long(self, word: str) -> str:
+        """Spell a word of an option of `celery` itself with the option's long name."""
+        if not (long := self._short.get(word[:2])):
+            return word
+        return f"{long}={word[2:]}" if word[2:] else long
 
     def _check_setting(self, words: Sequence[str], word: str) -> None:
         """Read a word that belongs to no option as the command's body will."""
@@ -197,14 +174,7 @@ class Command:
 
 
 def import_pool(context: click.Context) -> None:
-    """Let Celery replace the pool's name in the keyword arguments with its class.
-
-    Args:
-        context: what `Command.parse` returned; changed in place.
-
-    Raises:
-        OptionError: the pool cannot be imported.
-    """
+    """Let Celery replace the pool's name in the keyword arguments with its class."""
     for param in context.command.params:
         if make := getattr(param, "imported_by", None):
             try:
@@ -224,9 +194,6 @@ def run(context: click.Context) -> int | None:
 
     Celery 5.0 to 5.2 return the status from the body; newer ones raise it. After a
     remote shutdown the old ones return the text that they log; newer ones end with 0.
-
-    Args:
-        context: what `Command.parse` returned.
     """
     if context.obj.workdir:
         os.chdir(context.obj.workdir)
@@ -248,12 +215,7 @@ def run(context: click.Context) -> int | None:
 
 
 def command_line(app_name: str, context: click.Context) -> list[str]:
-    """Return the ``celery`` command line that does the same, as words.
-
-    Args:
-        app_name: the app, as ``celery -A`` takes it.
-        context: what `Command.parse` returned.
-    """
+    """Return the ``celery`` command line that does the same, as words."""
     options = context.meta["celery"]
     flags = ("no_color", "quiet", "skip_checks")
     return [

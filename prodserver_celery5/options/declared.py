@@ -7,6 +7,7 @@ no code of the app and imports no pool, and its errors say which option it is.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,17 +20,9 @@ from ..redaction import is_secret
 from .errors import OptionError, UnknownOptionError, private
 
 __all__ = (
-    "GLOBAL",
-    "SHORT",
-    "envvars",
-    "is_list",
-    "is_number",
-    "named",
-    "normal",
-    "takes",
-    "without_code",
-    "without_import",
-)
+    "GLOBAL", "SHORT", "envvars", "is_list", "is_log_level", "is_number", "named",
+    "normal", "refuse", "takes", "without_code",
+)  # fmt: skip
 
 
 def normal(key: str) -> str:
@@ -37,34 +30,23 @@ def normal(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _refused(
-    name: str, reason: str, hint: str, setting: str = "", *, is_flag: bool = False
-) -> click.Option:
-    """Declare an option of ``celery`` that has no place in ARGS."""
-
-    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        if not value:
-            return
-        name = setting
-        if namespace := ctx.obj.namespace:
-            name = f"{namespace.rstrip('_')}_{setting}"
-        elif setting:
-            # Without a namespace, Celery reads Django's settings by its old names.
-            name = private("celery.app.defaults", "_TO_OLD_KEY").get(setting, setting)
-        hinted = hint.format(setting=name.upper())
-        raise UnknownOptionError(reason, hinted, Where("ARGS", param.opts[0]))
-
-    return click.Option(
-        [name], is_flag=is_flag, callback=callback, allow_from_autoenv=False
-    )
-
-
-_GLOBAL_OPTION: Final = (
+_OF_CELERY: Final = (
     "this is an option of `celery` itself.",
-    "Set {setting} in the settings instead.",
+    "Set {} in the settings instead.",
 )
 _NEW_APP: Final = "this is for an app that `celery` creates; APP has one.", "Remove it."
 _ONLY_PRINTS: Final = "this prints a text and starts nothing.", "Remove it."
+
+# What has no place in ARGS: why, what to do instead, and the setting for it.
+_REFUSED: Final[Mapping[str, Sequence[str]]] = {
+    "broker": (*_OF_CELERY, "broker_url"),
+    "result_backend": (*_OF_CELERY, "result_backend"),
+    "loader": _NEW_APP,
+    "config": _NEW_APP,
+    "app": ("this has no place in ARGS.", "Use the key APP instead."),
+    "help": _ONLY_PRINTS,
+    "version": _ONLY_PRINTS,
+}
 
 # The options of the `celery` command itself, which stand before `worker` on its command
 # line. Celery declares them in celery.bin.celery, whose import brings every other
@@ -78,19 +60,37 @@ GLOBAL: Final = click.Command(
         click.Option(["--no-color"], is_flag=True, envvar="NO_COLOR"),
         click.Option(["--quiet"], is_flag=True),
         *([click.Option(["--skip-checks"], is_flag=True)] * (celery.VERSION >= (5, 3))),
-        _refused("--broker", *_GLOBAL_OPTION, "broker_url"),
-        _refused("--result-backend", *_GLOBAL_OPTION, "result_backend"),
-        _refused("--loader", *_NEW_APP),
-        _refused("--config", *_NEW_APP),
-        _refused("--app", "this has no place in ARGS.", "Use the key APP instead."),
-        _refused("--help", *_ONLY_PRINTS, is_flag=True),
-        _refused("--version", *_ONLY_PRINTS, is_flag=True),
+        *(
+            click.Option(
+                [f"--{normal(name)}"],
+                is_flag=text is _ONLY_PRINTS,
+                allow_from_autoenv=False,
+            )
+            for name, text in _REFUSED.items()
+        ),
     ],
 )
 
 # Their short names. The command above ignores what it does not know; if it knew these,
 # it would take the letters of `-Qbeat` for options.
 SHORT: Final = {"-A": "--app", "-b": "--broker", "-C": "--no-color", "-q": "--quiet"}
+
+
+def refuse(options: Mapping[str, Any], namespace: str | None) -> None:
+    """Raise what is wrong with options of `celery` that have no place in ARGS."""
+    for name, (reason, hint, *settings) in _REFUSED.items():
+        if options.get(name):
+            hint = hint.format(*(_spelt(each, namespace) for each in settings))
+            raise UnknownOptionError(reason, hint, Where("ARGS", f"--{normal(name)}"))
+
+
+def _spelt(setting: str, namespace: str | None) -> str:
+    """Spell a setting of Celery's as Django's settings have it."""
+    if namespace:
+        return f"{namespace.rstrip('_')}_{setting}".upper()
+    # Without a namespace, Celery reads Django's settings by its old names.
+    old: str = private("celery.app.defaults", "_TO_OLD_KEY").get(setting, setting)
+    return old.upper()
 
 
 # Types of click's that convert a value by themselves, and open nothing.
@@ -116,7 +116,7 @@ def without_code(param: click.Parameter) -> click.Parameter:
     return declared
 
 
-def without_import(pool: click.Parameter) -> click.Parameter:
+def _without_import(pool: click.Parameter) -> click.Parameter:
     """Declare ``--pool`` so that its value stays a name: Celery's type imports it."""
     named = copy.copy(pool)
     names = getattr(pool.type, "choices", ())
@@ -128,7 +128,7 @@ def without_import(pool: click.Parameter) -> click.Parameter:
 
 def named(param: click.Parameter) -> click.Parameter:
     """Declare a parameter so that its errors say which it is, and if ARGS have it."""
-    declared = copy.copy(param)
+    declared = _without_import(param) if param.name == "pool" else copy.copy(param)
     parse = declared.handle_parse_result
 
     def handle_parse_result(ctx: click.Context, opts: Any, args: Any) -> Any:
@@ -162,10 +162,9 @@ def _has_secret(param: click.Parameter) -> bool:
     return any(map(is_secret, names))
 
 
-def envvars(param: click.Parameter) -> list[str]:
+def envvars(param: click.Parameter) -> Sequence[str]:
     """Name the variables that a parameter is declared to read."""
-    names = param.envvar
-    return [names] if isinstance(names, str) else [*(names or ())]
+    return [param.envvar] if isinstance(param.envvar, str) else param.envvar or ()
 
 
 def is_number(option: click.Parameter) -> bool:
@@ -173,11 +172,18 @@ def is_number(option: click.Parameter) -> bool:
     return isinstance(option.type, (IntParamType, FloatParamType))
 
 
+def is_log_level(option: click.Parameter) -> bool:
+    """Whether an option takes the name of a level of logging."""
+    # The first question spares the import: only a choice can be one.
+    return isinstance(option.type, click.Choice) and isinstance(
+        option.type, private("celery.bin.base", "LogLevel")
+    )
+
+
 def is_list(option: click.Parameter) -> bool:
     """Whether an option takes a list, its elements joined by commas."""
-    return isinstance(
-        option.type, private("celery.bin.base", "CommaSeparatedList")
-    ) or _is_autoscale(option)
+    comma_separated = private("celery.bin.base", "CommaSeparatedList")
+    return isinstance(option.type, comma_separated) or _is_autoscale(option)
 
 
 def _is_autoscale(option: click.Parameter) -> bool:

@@ -16,12 +16,9 @@ __all__ = ("OptionError", "PrivateNameError", "UnknownOptionError", "private")
 
 
 class OptionError(ValueError):
-    """A mistake in ARGS.
+    """A mistake in ARGS, with what to write instead, and where it is.
 
     Args:
-        message: what is wrong, in one sentence.
-        hint: what to write instead, in one sentence; ``""`` where nobody knows.
-        where: where it is: the key and value, word or variable, as given.
         absent: the option or argument that is wrong without being in ARGS: it is
             required, or a variable or its own default gives it a wrong value.
         spellings: how a command line spells the option or word that is wrong.
@@ -51,15 +48,7 @@ class PrivateNameError(OptionError):
 
 
 def private(module: str, name: str) -> Any:
-    """Import a name that Celery does not document, at the place that uses it.
-
-    Args:
-        module: the module to import from, such as ``"celery.bin.base"``.
-        name: the name in that module, such as ``"CLIContext"``, or one of a class's.
-
-    Raises:
-        PrivateNameError: this Celery does not have it.
-    """
+    """Import a name that Celery does not document, at the place that uses it."""
     try:
         return attrgetter(name)(import_module(module))
     except (AttributeError, ImportError) as exc:

@@ -8,15 +8,9 @@ import shlex
 from collections.abc import Sequence
 
 __all__ = (
-    "expanded",
-    "joined",
-    "literal_percent",
-    "lost_backslashes",
-    "spelled",
-    "stray_word",
-    "unexpanded",
-    "whole_line",
-)
+    "expanded", "joined", "literal_percent", "lost_backslashes", "spelled",
+    "stray_word", "unexpanded", "whole_line", "without",
+)  # fmt: skip
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # what text editors make of --
 _SHELL = re.compile(r"[&|;<]|\d*>|.*[;&]$")
@@ -40,23 +34,34 @@ def whole_line(words: Sequence[str], program: str) -> str:
     if "celery" not in names and words[0] not in ("worker", "beat", "exec"):
         return ""
     before = names.index("celery") if "celery" in names else 0
-    kept: list[str] = []
-    other = ""
-    rest = list(words[before:])
-    while rest:
-        word = rest.pop(0)
-        if word in ("-A", "--app", "-b", "--broker"):
-            rest[:1] = []
-        elif word in ("worker", "beat") and word != program:
-            other = f" This entry runs {program}, not {word}."
-        elif os.path.basename(word) not in ("celery", "exec", program) and not (
-            re.match("-[Ab]|--(app|broker)=", word)
-        ):
-            kept.append(word)
+    line = without(words[before:], ("-A", "--app", "-b", "--broker"))
+    runs = next((word for word in line if word in ("worker", "beat")), program)
+    if runs in line:
+        line.remove(runs)
+    kept = [
+        word
+        for word in line
+        if os.path.basename(word) not in ("celery", "exec")
+        and word[:2] not in ("-A", "-b")
+    ]
     hint = f"Write {spelled(kept)}." if kept else "Remove it: none of it is needed."
     if before and words[0] != "exec":
         hint += f" What stands before celery ({words[0]} …) stays in the Procfile."
+    other = f" This entry runs {program}, not {runs}." * (runs != program)
     return hint + other
+
+
+def without(words: Sequence[str], spellings: Sequence[str]) -> list[str]:
+    """Drop an option, however it is spelt, with its value."""
+    kept: list[str] = []
+    rest = [*words]
+    while rest:
+        word = rest.pop(0)
+        if word.partition("=")[0] not in spellings:
+            kept.append(word)
+        elif "=" not in word and rest and not rest[0].startswith("-"):
+            del rest[0]
+    return kept
 
 
 def stray_word(words: Sequence[str], word: str) -> str:
@@ -87,26 +92,24 @@ def expanded(text: str) -> str:
 
     What only a shell knows stands there as ``…``.
     """
-    parts: list[str] = []  # each second one is an expression
-    end = 0
-    for found in _UNEXPANDED.finditer(text):
-        name, default = found["name"] or found["braced"], found["default"]
-        variable = f'os.environ["{name}"]'
-        if default is not None:
-            variable = f'os.environ.get("{name}", "{default}")'
-        parts += [text[end : found.start()], variable if name else "…"]
-        end = found.end()
-    parts.append(text[end:])
-    if len(parts) == 1:
-        return _quoted(text)
-    if parts[0] == parts[2] == "" and len(parts) == 3:
-        return parts[1]
-    return "f" + _quoted(
-        "".join(
-            f"{{{part}}}".replace('"', "'") if place % 2 and part != "…" else part
-            for place, part in enumerate(parts)
-        )
-    )
+    if whole := _UNEXPANDED.fullmatch(text):
+        return _python(whole)
+    inside = _UNEXPANDED.sub(_in_f_string, text)
+    return f"{'f' * (inside != text)}{_quoted(inside)}"
+
+
+def _python(found: re.Match[str]) -> str:
+    name, default = found["name"] or found["braced"], found["default"]
+    if not name:
+        return "…"
+    if default is None:
+        return f'os.environ["{name}"]'
+    return f'os.environ.get("{name}", "{default}")'
+
+
+def _in_f_string(found: re.Match[str]) -> str:
+    python = _python(found).replace('"', "'")
+    return python if python == "…" else f"{{{python}}}"
 
 
 def spelled(words: Sequence[str]) -> str:

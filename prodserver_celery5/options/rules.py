@@ -20,8 +20,8 @@ from .errors import OptionError, PrivateNameError, UnknownOptionError, private
 from .spelling import spell, where_is
 
 __all__ = (
-    "COMMON", "arguments", "embedded_scheduler", "files", "node_files", "pool",
-    "scheduler", "scheduler_of", "second_beat", "unused_options", "user",
+    "COMMON", "arguments", "embedded_scheduler", "files", "pool", "scheduler",
+    "scheduler_of", "second_beat", "unused_options", "user",
 )  # fmt: skip
 
 
@@ -42,13 +42,7 @@ def arguments(entry: Entry) -> Iterator[Finding]:
 
 
 def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[OptionError]:
-    """Find each mistake in ARGS, and where it is.
-
-    Args:
-        command: the subcommand that is to read them.
-        args: the ARGS with a mistake.
-        whole: the error that Celery raised for all of them together.
-    """
+    """Find each mistake in ARGS; Celery raised `whole` for all of them together."""
     variable = command.variable(whole.absent) if whole.absent else ""
     if value := os.environ.get(variable):
         whole.where = Where(variable, f"= {value!r}")
@@ -74,7 +68,7 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
         with suppress(OptionError):  # which is the whole error
             words = spell(command, args)
     error: OptionError | None = whole
-    while error and words != (words := _without(words, error.spellings)):
+    while error and words != (words := pasted.without(words, error.spellings)):
         error = None
         try:
             command.parse(words)
@@ -84,17 +78,12 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
                 yield exc
 
 
-def _without(words: Sequence[str], spellings: Sequence[str]) -> list[str]:
-    """Drop an option, however it is spelt, with its value."""
-    kept: list[str] = []
-    rest = [*words]
-    while rest:
-        word = rest.pop(0)
-        if word.partition("=")[0] not in spellings:
-            kept.append(word)
-        elif "=" not in word and rest and not rest[0].startswith("-"):
-            del rest[0]
-    return kept
+def _found(
+    entry: Entry, id: str, option: str, message: str, hint: str = "", **more: Any
+) -> Finding:
+    """Make a finding about an option, wherever its value comes from."""
+    where = entry.where(option)
+    return Finding(id, entry.names, message, hint, where=where, **more)
 
 
 def workdir(entry: Entry) -> Iterator[Finding]:
@@ -102,9 +91,7 @@ def workdir(entry: Entry) -> Iterator[Finding]:
     folder = entry.context.obj.workdir
     if folder and not os.path.isdir(folder):
         message = f"workdir = {str(folder)!r}: this folder does not exist here."
-        yield Finding(
-            "W003", entry.names, message, where=entry.where("workdir"), here=True
-        )
+        yield _found(entry, "W003", "workdir", message, here=True)
 
 
 def shell(entry: Entry) -> Iterator[Finding]:
@@ -133,9 +120,7 @@ def lists(entry: Entry) -> Iterator[Finding]:
             if isinstance(element, str) and (element.strip() or None) != element:
                 message = f"{key} has {element!r}, which Celery takes as it is."
                 hint = "Remove the space." if element.strip() else "Remove it."
-                yield Finding(
-                    "W016", entry.names, message, hint, where=entry.where(key)
-                )
+                yield _found(entry, "W016", key, message, hint)
 
 
 COMMON: tuple[Rule, ...] = (workdir, shell, lists)
@@ -143,13 +128,10 @@ COMMON: tuple[Rule, ...] = (workdir, shell, lists)
 
 
 def scheduler_of(entry: Entry) -> tuple[Any, Any]:
-    """Return the name of an entry's scheduler, and the scheduler.
+    """Return the name of an entry's scheduler, and the scheduler, or raise anything.
 
     Both are ``None`` where only the app's configuration could tell, which a check does
     not read.
-
-    Raises:
-        Exception: whatever its import raises.
     """
     from celery.utils.imports import symbol_by_name
 
@@ -168,7 +150,6 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
     """E008: it cannot be imported. E009: its app is not installed. W003: no folder."""
     from celery.beat import PersistentScheduler
 
-    where = entry.where("scheduler")
     try:
         _, found = scheduler_of(entry)
     except PrivateNameError:
@@ -179,23 +160,24 @@ def scheduler(entry: Entry) -> Iterator[Finding]:
         is_its = str(name).partition(".")[0] in (package, "django")
         if is_its and not apps.is_installed(package):
             message = f"scheduler = {name!r} needs {package!r} in INSTALLED_APPS."
-            yield Finding("E009", entry.names, message, where=where, cause=exc)
+            yield _found(entry, "E009", "scheduler", message, cause=exc)
         else:
             message = f"scheduler = {name!r} cannot be imported: {reason(exc)}"
-            yield Finding("E008", entry.names, message, where=where, cause=exc)
+            yield _found(entry, "E008", "scheduler", message, cause=exc)
         return
     # No other scheduler opens the file.
     if isinstance(found, type) and issubclass(found, PersistentScheduler):
-        yield from _folders(entry, "schedule", "schedule_filename")
         yield from _schedule(entry)
 
 
 def _schedule(entry: Entry) -> Iterator[Finding]:
-    """W022: beat cannot write its schedule here."""
+    """W003: the schedule's folder is missing. W022: beat cannot write the file."""
     params = entry.context.params
     # A worker that runs a beat has another name for the option.
     option = "schedule" if "schedule" in params else "schedule_filename"
-    name = params.get(option) or entry.setting("beat_schedule_filename")
+    if name := params.get(option):
+        yield from _folder(entry, option, str(name))
+    name = name or entry.setting("beat_schedule_filename")
     if not name and entry.command.app.namespace:
         name = "celerybeat-schedule"  # Django's settings would say so
     path = os.path.join(entry.context.obj.workdir or "", str(name))
@@ -208,9 +190,7 @@ def _schedule(entry: Entry) -> Iterator[Finding]:
     if not all(os.access(each, mode) for each in files or [folder]):
         message = f"schedule = {path!r}: beat cannot write this file here."
         hint = "Name one in a folder that it can write to."
-        yield Finding(
-            "W022", entry.names, message, hint, where=entry.where(option), here=True
-        )
+        yield _found(entry, "W022", option, message, hint, here=True)
 
 
 def embedded_scheduler(entry: Entry) -> Iterator[Finding]:
@@ -230,9 +210,7 @@ def pool(entry: Entry) -> Iterator[Finding]:
     path = private("celery.concurrency", "ALIASES").get(name, name)
     if path is None:
         message = f"pool = {name!r} needs the variable CELERY_CUSTOM_WORKER_POOL."
-        yield Finding(
-            "W001", entry.names, message, where=entry.where("pool"), here=True
-        )
+        yield _found(entry, "W001", "pool", message, here=True)
         return
     # As symbol_by_name() reads it: "module:Class", "module.Class", or a module.
     module, colon, _ = path.partition(":")
@@ -241,9 +219,7 @@ def pool(entry: Entry) -> Iterator[Finding]:
     wanted = library if library in green.LIBRARIES else module
     if wanted and not _is_importable(wanted):
         message = f"pool = {name!r} needs the module {wanted!r}, not installed here."
-        yield Finding(
-            "W001", entry.names, message, where=entry.where("pool"), here=True
-        )
+        yield _found(entry, "W001", "pool", message, here=True)
 
 
 def user(entry: Entry) -> Iterator[Finding]:
@@ -256,20 +232,24 @@ def user(entry: Entry) -> Iterator[Finding]:
         except (ImportError, KeyError) as exc:
             message = f"{key} = {value!r} is unknown here."
             hint = "It takes a name or a number that this machine knows."
-            yield Finding(
-                "W002", entry.names, message, hint,
-                where=entry.where(key), here=True, cause=exc,
-            )  # fmt: skip
+            yield _found(entry, "W002", key, message, hint, here=True, cause=exc)
 
 
 def files(entry: Entry) -> Iterator[Finding]:
-    """W003: the folder of a file is missing."""
-    yield from _folders(entry, "pidfile", "logfile")
-
-
-def node_files(entry: Entry) -> Iterator[Finding]:
-    """W003: the folder of a file is missing; Celery expands %h and its like."""
-    yield from _folders(entry, "pidfile", "logfile", "statedb", named=True)
+    """W003: the folder of a file is missing. E007: Celery cannot expand its name."""
+    params = entry.context.params
+    for option in ("pidfile", "logfile", "statedb"):
+        path = str(params.get(option) or "")
+        if path and "statedb" in params:  # a worker's: %h and its like name its node
+            expand = private("celery.utils.nodenames", "node_format")
+            try:
+                path = expand(path, params["hostname"])
+            except ValueError as exc:
+                message = f"{option} = {path!r}: {str(exc).splitlines()[0]}"
+                yield _found(entry, "E007", option, message, cause=exc)
+                continue
+        if path:
+            yield from _folder(entry, option, path)
 
 
 def unused_options(entry: Entry) -> Iterator[Finding]:
@@ -278,16 +258,11 @@ def unused_options(entry: Entry) -> Iterator[Finding]:
     for option in ("umask", "executable"):
         if params.get(option) and not params.get("detach"):
             message = f"{option} has no effect without detach."
-            yield Finding("W004", entry.names, message, where=entry.where(option))
+            yield _found(entry, "W004", option, message)
 
 
 def second_beat(entry: Entry, beats: Sequence[Entry]) -> Iterator[Finding]:
-    """W005: a worker runs a beat of its own, and there is another one.
-
-    Args:
-        entry: the entry of a worker.
-        beats: the entries that run beat.
-    """
+    """W005: a worker runs a beat of its own, and there is another one."""
     if not entry.context.params.get("beat"):
         return
     for beat in beats:
@@ -338,28 +313,16 @@ def _rewritten(entry: Entry) -> str:
     return f"{hint} Put the value itself for …." if "…" in hint else hint
 
 
-def _folders(entry: Entry, *keys: str, named: bool = False) -> Iterator[Finding]:
+def _folder(entry: Entry, option: str, path: str) -> Iterator[Finding]:
+    """W003: the folder of a file is missing; without its workdir, so are all."""
     base = entry.context.obj.workdir or ""
-    if base and not os.path.isdir(base):
-        return
-    for key in keys:
-        if not (value := entry.context.params.get(key)):
-            continue
-        path, where = str(value), entry.where(key)
-        what = f"{key.replace('_', '-')} = {path!r}:"
-        if named:
-            expand = private("celery.utils.nodenames", "node_format")
-            try:
-                path = expand(path, entry.context.params["hostname"])
-            except ValueError as exc:
-                message = f"{what} {str(exc).splitlines()[0]}"
-                yield Finding("E007", entry.names, message, where=where, cause=exc)
-                continue
-        folder = os.path.dirname(os.path.join(base, path))
-        if folder and not os.path.isdir(folder):
-            message = f"{what} the folder {folder!r} does not exist here."
-            hint = "Nothing expands ~: write Path.home()." if path[0] == "~" else ""
-            yield Finding("W003", entry.names, message, hint, where=where, here=True)
+    folder = os.path.dirname(os.path.join(base, path))
+    if folder and not os.path.isdir(folder) and (not base or os.path.isdir(base)):
+        given = str(entry.context.params[option])
+        message = f"{option.replace('_', '-')} = {given!r}: the folder {folder!r}"
+        hint = "Nothing expands ~: write Path.home()." if path[0] == "~" else ""
+        message += " does not exist here."
+        yield _found(entry, "W003", option, message, hint, here=True)
 
 
 def _find_user(value: str) -> None:

@@ -15,8 +15,8 @@ import click
 from .. import values
 from ..findings import Where
 from .command import Command
-from .declared import is_list, is_number, normal, takes
-from .errors import OptionError, UnknownOptionError, private
+from .declared import is_list, is_log_level, is_number, normal, takes
+from .errors import OptionError, UnknownOptionError
 from .pasted import joined
 
 __all__ = ("followed", "spell", "where_is")
@@ -25,17 +25,12 @@ _FLAG = "a flag takes True, False or None."
 
 
 def spell(command: Command, args: object) -> list[str]:
-    """Spell ARGS as they would stand on the command line.
+    """Spell ARGS as they would stand on the command line; raises `OptionError`.
 
     Args:
         command: the subcommand that is to read them.
-        args: a mapping of long option names, with hyphens or underscores, to
-            values; or a string, split as a shell would; or a list of words, as
-            on the command line; or ``None``, as if empty.
-
-    Raises:
-        UnknownOptionError: the installed Celery has no such option.
-        OptionError: a value that this option, or any option, cannot take.
+        args: a mapping of long option names, with hyphens or underscores, to values; a
+            string, split as a shell would; a list of words; or ``None``, as if empty.
     """
     args = _resolved(args)
     if args is None:
@@ -163,7 +158,7 @@ def _word(value: object, option: click.Option | None = None) -> str:
     if isinstance(value, float):
         return float.__repr__(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        if option and _is_log_level(option):
+        if option and is_log_level(option):
             return logging.getLevelName(int(value)).removeprefix("Level ")
         with suppress(ValueError):  # an int with more digits than Python writes
             return int.__repr__(value)
@@ -171,10 +166,4 @@ def _word(value: object, option: click.Option | None = None) -> str:
         takes(option)
         if option
         else f"each word must be a string or number, not {values.shown(value)}."
-    )
-
-
-def _is_log_level(option: click.Option) -> bool:
-    return isinstance(option.type, click.Choice) and isinstance(
-        option.type, private("celery.bin.base", "LogLevel")
     )

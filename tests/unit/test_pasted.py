@@ -65,6 +65,7 @@ WORKER: list[Row] = [
      'Write "ARGS": "-E". What stands before celery (REMAP_SIGTERM=SIGQUIT …) stays in the Proc'),
     ("newrelic-admin run-program celery -A proj worker -E", "E007",
      'Write "ARGS": "-E". What stands before celery (newrelic-admin …) stays in the Procfile.'),
+    ("celery -A proj worker -Q beat", "E007", 'Write "ARGS": "-Q beat".'),
     ("worker -l INFO", "E007", 'Write "ARGS": "-l INFO".'),
     ("exec worker -l INFO", "E007", 'Write "ARGS": "-l INFO".'),
     ("celery --app proj --broker redis:// worker -E", "E007", 'Write "ARGS": "-E".'),
@@ -78,6 +79,7 @@ WORKER: list[Row] = [
     ({"b": "redis://localhost"}, "E006", "Set CELERY_BROKER_URL in the settings"),
     ("-q -l INFO", None, "-l INFO"),
     ("-C -l INFO", None, "-l INFO"),
+    ("-Eq -l INFO", "E006", "worker has no such option. Did you mean 'quiet'?"),
     ({"q": True, "C": True, "loglevel": "INFO"}, None, "--loglevel=INFO"),
     # A stray word
     ("-l INFO &", "E007", f"ARGS word '&': it belongs to no option. {SHELL}. Remove it."),
