@@ -91,7 +91,7 @@ class Command:
 
     def unknown(self, key: str) -> UnknownOptionError:
         """Make the error that names Celery's version and the nearest option."""
-        bare = normal(key.lstrip("-"))
+        bare = normal(self._short.get(key, key).lstrip("-"))
         near = [name for name, (opt, _) in self.keys.items() if f"-{bare}" in opt.opts]
         near += difflib.get_close_matches(bare, self.keys, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else ""
