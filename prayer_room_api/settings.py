@@ -53,9 +53,9 @@ AUTHENTICATION_BACKENDS = ["prayer_room_api.throttling.PasswordBackend"]
 # --- The application ------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "prayer_room_api",
-    "prodserver_celery5",
     "django_prodserver",
+    "prodserver_celery5",
+    "prayer_room_api",
     "django_celery_beat",
     "rest_framework",
     "django.contrib.admin",

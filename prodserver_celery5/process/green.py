@@ -14,11 +14,69 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from traceback import walk_stack
 from typing import Any
 
-__all__ = ("LIBRARIES", "is_patched", "named_in", "needed_by", "restart")
+__all__ = (
+    "LIBRARIES",
+    "is_patched",
+    "named_in",
+    "needed_by",
+    "restart",
+    "restart_early",
+)
 
 LIBRARIES = ("eventlet", "gevent")
+
+
+def restart_early() -> None:
+    """Restart at once if Django is about to run a worker whose pool is named as green.
+
+    That spares it a second import of the models, and of all apps that follow. Whatever
+    is not that plain goes on, and the backend restarts later.
+    """
+    with suppress(Exception):
+        command, name, *words = _typed()
+        if not _starts_process(command) or {"--help", "-h", "--list"} & {*words}:
+            return
+        from django.conf import settings
+
+        entry = settings.PRODUCTION_PROCESSES[name]
+        # A backend of one's own may do anything, and would have to be imported.
+        is_ours = entry["BACKEND"] == "prodserver_celery5.backends.CeleryWorker"
+        if is_ours and (library := named_in(entry.get("ARGS"), words)):
+            restart(library)
+
+
+def _typed() -> list[str]:
+    """Return the words of the command that Django runs in this process, if any.
+
+    `sys.argv` may look like one in any program that sets up Django.
+    """
+    management = sys.modules["django.core.management"]
+    execute = management.ManagementUtility.execute.__code__
+    for frame, _ in walk_stack(None):
+        if frame.f_code is execute:
+            return [*frame.f_locals["self"].argv[1:]]
+    return []
+
+
+def _starts_process(command: str) -> bool:
+    """Whether a command is one of django-prodserver's that start processes.
+
+    Of two apps that have a command, the first counts. Django makes them in that order;
+    these are the ones that it has made by now.
+    """
+    from django.apps import apps
+    from django.core.management import find_commands
+
+    names = (
+        app.name
+        for app in apps.app_configs.values()
+        if command in find_commands(os.path.join(app.path, "management"))
+    )
+    is_known = command in ("prodserver", "server", "worker")
+    return is_known and next(names, "") == "django_prodserver"
 
 
 def named_in(args: object, extra: Sequence[str]) -> str | None:

@@ -96,3 +96,20 @@ def test_where_it_is_patched_already_nothing_is_replaced(
         assert patched(site) == library
         assert worker.output.count("started") == 1
         assert site.end_idle(worker)["status"] == 0
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_models_are_imported_once(make_site: MakeSite, library: str) -> None:
+    """Those of every app, if the two apps stand in their order."""
+    site = make_site("prodserver", "redis")
+    for name in ("before", "after"):
+        (site.folder / name).mkdir()
+        code = f"print('models {name}', flush=True)\n"
+        (site.folder / name / "models.py").write_text(code)
+    site.configure("INSTALLED_APPS = ['before', *INSTALLED_APPS, 'after']\n")
+    worker = site.ready(pool=library)
+    assert patched(site) == library
+    said = [line for line in worker.output.splitlines() if line.startswith("models ")]
+    assert said == ["models before", "models after"]
+    assert worker.output.count(" named worker") == 1
+    assert worker.stop() == 0

@@ -9,9 +9,14 @@ import zipfile
 from ast import literal_eval
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import django
 import pytest
-from django.core.management import CommandError
+from django.apps import AppConfig
+from django.apps import apps as registry
+from django.core.management import CommandError, ManagementUtility
+from django.utils.functional import SimpleLazyObject
 
 from prodserver_celery5.backends import CeleryWorker
 from prodserver_celery5.process import green, restart
@@ -190,3 +195,125 @@ def test_the_program_has_the_path_that_was_given(given: str, tmp_path: Path) -> 
         check=True,
     )
     assert literal_eval(done.stdout) == ({"PYTHONPATH": given} if given else {})
+
+
+class MadeError(Exception):
+    """The app is made, and Django need not go on."""
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the libraries for which a restart is asked while Django is set up."""
+    patched: list[str] = []
+
+    def setup() -> None:
+        AppConfig.create("prodserver_celery5")
+        raise MadeError
+
+    monkeypatch.setattr(green, "find_spec", lambda name: name)
+    monkeypatch.setattr(green, "restart", patched.append)
+    monkeypatch.setattr(django, "setup", setup)
+    monkeypatch.delenv("CELERY_WORKER_POOL", raising=False)
+    return patched
+
+
+OURS = "prodserver_celery5.backends.CeleryWorker"
+GREEN = {"BACKEND": OURS, "ARGS": {"pool": "gevent"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "entry", "library"),
+    [
+        ("prodserver tasks", GREEN, "gevent"),
+        ("server tasks --traceback", GREEN, "gevent"),
+        ("worker tasks", GREEN, "gevent"),
+        ("worker tasks --pool=eventlet", GREEN, "eventlet"),
+        ("worker tasks -P solo", GREEN, None),
+        ("worker tasks", {"BACKEND": OURS, "ARGS": ("-P", "gevent")}, "gevent"),
+        ("worker tasks", {"BACKEND": OURS}, None),
+        ("worker tasks", {**GREEN, "BACKEND": "shop.Worker"}, None),
+        ("worker tasks", {"ARGS": {"pool": "gevent"}}, None),
+        ("worker other", GREEN, None),
+        ("worker", GREEN, None),
+        ("worker --list tasks", GREEN, None),
+        ("worker tasks --list", GREEN, None),
+        ("worker tasks --help", GREEN, None),
+        ("devserver tasks", GREEN, None),
+        ("check tasks", GREEN, None),
+        ("help worker tasks", GREEN, None),
+    ],
+)
+def test_a_named_pool_is_patched_when_the_app_is_made(
+    early: list[str], settings: Any, line: str, entry: object, library: str | None
+) -> None:
+    settings.PRODUCTION_PROCESSES = {"tasks": entry}
+    with pytest.raises(MadeError):
+        ManagementUtility(["manage.py", *line.split()]).execute()
+    assert early == ([library] if library else [])
+
+
+@pytest.mark.parametrize("how", ["missing", "lazy"])
+def test_settings_that_fail_go_on(early: list[str], settings: Any, how: str) -> None:
+    def fail() -> None:
+        early.append("asked")
+        raise RuntimeError
+
+    if how == "lazy":
+        settings.PRODUCTION_PROCESSES = {"tasks": SimpleLazyObject(fail)}
+    else:
+        del settings.PRODUCTION_PROCESSES
+    with pytest.raises(MadeError):
+        ManagementUtility(["manage.py", "worker", "tasks"]).execute()
+    assert early == {"missing": [], "lazy": ["asked"]}[how]
+
+
+def test_a_program_that_cannot_restart_goes_on(
+    early: list[str], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(library: str) -> None:
+        early.append(library)
+        raise restart.RestartError
+
+    monkeypatch.setattr(green, "restart", refuse)
+    settings.PRODUCTION_PROCESSES = {"tasks": GREEN}
+    with pytest.raises(MadeError):
+        ManagementUtility(["manage.py", "worker", "tasks"]).execute()
+    assert early == ["gevent"]
+
+
+def test_another_program_is_left_alone(
+    early: list[str], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that sets Django up by itself, whatever its words."""
+    settings.PRODUCTION_PROCESSES = {"tasks": GREEN}
+    monkeypatch.setattr(sys, "argv", ["manage.py", "worker", "tasks"])
+    AppConfig.create("prodserver_celery5")
+    assert not early
+
+
+@pytest.mark.parametrize(
+    ("apps", "library"),
+    [
+        (["django_prodserver", "shop"], "gevent"),
+        (["shop", "django_prodserver"], None),
+        (["contenttypes"], None),  # ours comes before django_prodserver
+    ],
+)
+def test_a_command_of_another_app_is_left_alone(
+    early: list[str],
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    apps: list[str],
+    library: str | None,
+) -> None:
+    settings.PRODUCTION_PROCESSES = {"tasks": GREEN}
+    commands = tmp_path / "management" / "commands"
+    commands.mkdir(parents=True)
+    (commands / "worker.py").write_text("")
+    shop = SimpleNamespace(name="shop", path=str(tmp_path))
+    known = {**registry.app_configs, "shop": shop}
+    monkeypatch.setattr(registry, "app_configs", {name: known[name] for name in apps})
+    with pytest.raises(MadeError):
+        ManagementUtility(["manage.py", "worker", "tasks"]).execute()
+    assert early == ([library] if library else [])
