@@ -39,6 +39,7 @@ def check_processes(
         wrong = [*rules.shape(names, config)]
         found += wrong
         path = "" if wrong else resolved(config["BACKEND"])
+        found += rules.upstreams(names, path)
         if rules.may_be_ours(path, config):
             ours.append((names, path, config))
     if ours:

@@ -20,15 +20,9 @@ from .process import restart
 from .values import reason, shown, told
 
 __all__ = (
-    "app",
-    "backend",
-    "look",
-    "may_be_ours",
-    "process_name",
-    "processes",
-    "settings_module",
-    "shape",
-)
+    "app", "backend", "look", "may_be_ours", "process_name", "processes",
+    "settings_module", "shape", "upstreams",
+)  # fmt: skip
 
 # What each entry has, of django-prodserver and of its Celery backends.
 UPSTREAM = ("BACKEND", "APP", "ARGS")
@@ -36,6 +30,9 @@ UPSTREAM = ("BACKEND", "APP", "ARGS")
 _SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 BACKENDS = [f"{__package__}.backends.{name}" for name in ("CeleryWorker", "CeleryBeat")]
+
+# Where django-prodserver 2 and 3 have theirs.
+_UPSTREAMS = [f"django_prodserver.backends.{name}celery" for name in ("", "workers.")]
 
 _PATH = f'It takes a path, such as "{BACKENDS[0]}".'
 
@@ -145,6 +142,15 @@ def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
         yield Finding("E002", names, message, _PATH)
     elif not path:
         yield Finding("E002", names, "BACKEND is empty.", _PATH)
+
+
+def upstreams(names: Sequence[str], path: str) -> Iterator[Finding]:
+    """W023: the entry runs Celery with a backend of django-prodserver's own."""
+    package, _, name = path.rpartition(".")
+    ours = f"{__package__}.backends.{name}"
+    if ours in BACKENDS and package in _UPSTREAMS:
+        message = f"BACKEND = {path!r} is django-prodserver's own."
+        yield Finding("W023", names, message, f'Write "{ours}".')
 
 
 def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:

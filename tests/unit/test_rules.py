@@ -277,7 +277,7 @@ def test_a_backend_derived_from_ours(settings: Any) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        {"BACKEND": "django_prodserver.backends.celery.CeleryWorker", "APP": "nope"},
+        {"BACKEND": "django_prodserver.backends.celery.Flower", "APP": "nope"},
         {"BACKEND": "django_prodserver.backends.gunicorn.GunicornServer", "ARGS": 5},
         {"BACKEND": "nowhere.Backend", "ARGS": {"x": object()}},
     ],
@@ -285,6 +285,25 @@ def test_a_backend_derived_from_ours(settings: Any) -> None:
 def test_other_backends_are_left_alone(settings: Any, entry: Any) -> None:
     before = set(sys.modules)
     assert found(settings, other=entry) == []
+    assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize("package", ["celery", "workers.celery"])
+@pytest.mark.parametrize("name", ["CeleryWorker", "CeleryBeat"])
+def test_a_backend_of_django_prodservers_own(
+    settings: Any, package: str, name: str
+) -> None:
+    path = f"django_prodserver.backends.{package}.{name}"
+    before = set(sys.modules)
+    entry = {"BACKEND": path, "APP": "nope"}
+    assert found(settings, shop=entry, same=dict(entry)) == [
+        checks.Warning(
+            f"BACKEND = {path!r} is django-prodserver's own.",
+            hint=f'Write "prodserver_celery5.backends.{name}".',
+            obj="PRODUCTION_PROCESSES['shop'], PRODUCTION_PROCESSES['same']",
+            id="prodserver_celery5.W023",
+        )
+    ]
     assert set(sys.modules) == before
 
 
