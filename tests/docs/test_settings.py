@@ -23,7 +23,7 @@ from prodserver_celery5.entry import Entry
 from prodserver_celery5.options.command import command_line
 from prodserver_celery5.pytest_plugin.process import DEADLINE
 from tests.deployment import Deployment
-from tests.unit import test_pasted
+from tests.unit.options import test_pasted
 
 from .blocks import BLOCKS, Block, of
 

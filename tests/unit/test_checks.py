@@ -36,7 +36,7 @@ from .entries import (
     WORKER,
     found,
 )
-from .test_options import invalid
+from .options.helpers import invalid
 
 PATH_TAKES = 'It takes the path of a file, such as "/run/proj/%n".'
 

@@ -20,7 +20,7 @@ from prodserver_celery5.checks import check_processes
 
 from . import entries
 from .entries import WORKER, failing, found
-from .test_options import Unshowable
+from .options.helpers import Unshowable
 
 
 @pytest.mark.parametrize(

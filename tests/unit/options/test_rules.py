@@ -14,7 +14,7 @@ from django.core.management import CommandError
 
 from prodserver_celery5.backends import CeleryWorker
 
-from .entries import BEAT, WORKER, found
+from ..entries import BEAT, WORKER, found
 
 
 @pytest.mark.usefixtures("shop")
