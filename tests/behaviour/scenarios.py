@@ -44,6 +44,7 @@ class Scenario:
         since: the first Celery that supports it, always with the same outcome.
         expected: what our outcome must contain; the status is that of Celery 5.3+.
         known: arguments for `act`.
+        once: whether no version changes it, so that one run of it is enough.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scenario:
     since: tuple[int, int] = (5, 0)
     expected: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)
+    once: bool = False
 
     def __call__(self, site: Site) -> Outcome:
         """Make it happen at a site."""
@@ -68,6 +70,7 @@ def scenario(
     *known: Mapping[str, Any],
     broker: str = "redis",
     since: tuple[int, int] = (5, 0),
+    once: bool = False,
     **expected: Any,
 ) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
     """Add a scenario to the list, or one for each set of arguments."""
@@ -83,6 +86,7 @@ def scenario(
                     since=given.pop("since", since),
                     expected={**expected, **given.pop("expected", {})},
                     known=given,
+                    once=once,
                 )
             )
         return act
@@ -372,6 +376,7 @@ def soft_shutdown(site: Site, what: str, soft: int) -> Outcome:
     "2,000 acks_late tasks, ten kills, {broker}",
     {"broker": "redis"},
     {"broker": "rabbitmq", "expected": {"popped": 0}},
+    once=True,
     lost=0,
 )
 def ten_kills(site: Site) -> Outcome:

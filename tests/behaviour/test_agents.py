@@ -12,6 +12,8 @@ import pytest
 from .agents import AGENTS, TASKS, TRANSPORT
 from .sides import READY, SIDES, Site, both
 
+pytestmark = pytest.mark.once
+
 MakeSite = Callable[[str, str], Site]
 
 # When they are started in each run of the tests; `nox -s compared` has the others.

@@ -15,7 +15,13 @@ from .sides import SIDES, Site, both
 LOSES_STATUS = celery.VERSION < (5, 3)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(each, id=each.name, marks=[pytest.mark.once] * each.once)
+        for each in SCENARIOS
+    ],
+)
 def test_it_behaves_as_the_command(
     scenario: Scenario, make_site: Callable[[str, str], Site], outcomes: Outcomes
 ) -> None:

@@ -141,6 +141,8 @@ def hung_up(site: Site, way: str) -> dict[str, Any]:
     }
 
 
+# It depends on Python; what Celery has to do with it is in test_green.py.
+@pytest.mark.once
 @pytest.mark.parametrize(
     "ways",
     [

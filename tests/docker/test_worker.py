@@ -24,12 +24,10 @@ CELERY_VERSIONS = (
     Path(__file__).with_name("celery-versions.txt").read_text().splitlines()
 )
 
-on_each_celery = pytest.mark.parametrize(
+
+@pytest.mark.parametrize(
     "worker_celery", CELERY_VERSIONS, indirect=True, scope="session"
 )
-
-
-@on_each_celery
 def test_task(celery_setup: CeleryTestSetup, worker_celery: str) -> None:
     """A task reaches a worker that has the requested Celery."""
     container = celery_setup.worker.container
@@ -66,7 +64,6 @@ def test_killed_worker_loses_nothing(celery_setup: CeleryTestSetup) -> None:
     assert result.get(timeout=TIMEOUT) is True
 
 
-@on_each_celery
 def test_warm_shutdown(celery_setup: CeleryTestSetup) -> None:
     """`docker stop` lets the task finish, and the status is 0."""
     worker = celery_setup.worker

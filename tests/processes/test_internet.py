@@ -23,6 +23,8 @@ from dev.procfile import free_port
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.deployment import Deployment
 
+pytestmark = pytest.mark.once
+
 IDLE, SLOW = 50, 10
 HELD = 10  # seconds
 # Less than the five for which a silent client can keep a gunicorn thread.

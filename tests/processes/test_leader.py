@@ -30,6 +30,9 @@ AT_ONCE = LEASE / 2
 LEADING = "beat: Leading"
 STANDING_BY = "beat: Standing by: another one leads"
 
+# What depends on the database and its driver alone; SQLite stands for the others then.
+once = pytest.mark.once
+
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
@@ -52,12 +55,12 @@ def make(tmp_path: Path, all_services: Services, stack: ExitStack) -> Any:
     ("database", "env"),
     [
         ("sqlite", {}),
-        ("postgresql", {"CONN_MAX_AGE": "0"}),
-        ("postgresql", {"CONN_MAX_AGE": "null"}),
-        ("postgresql", {"OPTIONS": '{"pool": true}'}),
-        ("postgresql", {"DRIVER": "psycopg2"}),
-        ("mariadb", {"CONN_MAX_AGE": "null"}),
-        ("mariadb", {"MYSQL_DRIVER": "mysqlclient"}),
+        pytest.param("postgresql", {"CONN_MAX_AGE": "0"}, marks=once),
+        pytest.param("postgresql", {"CONN_MAX_AGE": "null"}, marks=once),
+        pytest.param("postgresql", {"OPTIONS": '{"pool": true}'}, marks=once),
+        pytest.param("postgresql", {"DRIVER": "psycopg2"}, marks=once),
+        pytest.param("mariadb", {"CONN_MAX_AGE": "null"}, marks=once),
+        pytest.param("mariadb", {"MYSQL_DRIVER": "mysqlclient"}, marks=once),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
 )
@@ -159,6 +162,7 @@ def test_a_leader_that_is_stopped_and_then_ended(make: Any) -> None:
     assert not wrongs(site.inbox.messages, site.runs())
 
 
+@once
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_a_pooler_is_refused_in_one_line(
     make: Any, stack: ExitStack, mode: str
@@ -285,6 +289,7 @@ def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
     # while beat sends to Redis.
 
 
+@once
 def test_a_start_may_take_longer_than_the_lease(
     all_services: Services, stack: ExitStack, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ ENGINES = {
 }
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["postgresql", pytest.param("mariadb", marks=pytest.mark.once)])
 def server(request: pytest.FixtureRequest, all_services: Services) -> Any:
     if find_spec("MySQLdb") is None:  # mysqlclient, Django's own choice
         pytest.importorskip("pymysql").install_as_MySQLdb()
@@ -166,6 +166,7 @@ def test_a_pooler_is_refused(
         assert refused.value.hint.startswith("Name an alias of DATABASES")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("server", ["mariadb"], indirect=True)
 def test_a_read_replica_of_mariadb_is_refused(
     server: MariaDB, database: dict[str, Any], use: Any
@@ -195,6 +196,7 @@ def test_a_read_replica_of_postgresql_is_refused(
 GALERA = Path("/usr/lib/galera/libgalera_smm.so")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("server", ["mariadb"], indirect=True)
 @pytest.mark.skipif(not GALERA.exists(), reason="no Galera on this machine")
 def test_a_galera_cluster_is_refused(

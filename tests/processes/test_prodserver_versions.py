@@ -1,6 +1,6 @@
 """Each supported django-prodserver, and what its own backends do.
 
-`nox -s tests` unpacks the versions into the folder that PRODSERVER_VERSIONS names.
+`nox -s everything` unpacks the versions into the folder that PRODSERVER_VERSIONS names.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from dev.procfile import free_port
 from prodserver_celery5.pytest_plugin.process import DEADLINE
 from tests.deployment import Deployment
 
+# The matrix installs each of them.
+pytestmark = pytest.mark.once
+
 VERSIONS = ("2.2.0", "2.3.0", "2.4.0", "3.0.0")
 # The commands that start a process, in each version.
 COMMANDS = [(version, "prodserver") for version in VERSIONS]
@@ -28,7 +31,7 @@ def use(deployment: Deployment):
     def use_version(version: str) -> None:
         unpacked = os.environ.get("PRODSERVER_VERSIONS")
         if not unpacked:
-            pytest.skip("PRODSERVER_VERSIONS is not set; `nox -s tests` sets it")
+            pytest.skip("PRODSERVER_VERSIONS is not set; `nox -s everything` sets it")
         folder = Path(unpacked, version)
         assert folder.is_dir(), f"there is no {folder}"
         deployment.env["PYTHONPATH"] += os.pathsep + str(folder)

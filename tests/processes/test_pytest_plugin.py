@@ -14,6 +14,8 @@ import pytest
 from dev.procfile import ROOT
 from tests.deployment import Deployment
 
+pytestmark = pytest.mark.once
+
 TESTS = """
 import os
 import pytest

@@ -19,6 +19,8 @@ from dev.waiting import wait_until
 from prodserver_celery5.pytest_plugin.process import DEADLINE, StartedProcess
 from tests.services import Services
 
+pytestmark = pytest.mark.once
+
 
 def run(module: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
