@@ -25,21 +25,6 @@ CELERY_VERSIONS = (
 )
 
 
-@pytest.mark.parametrize(
-    "worker_celery", CELERY_VERSIONS, indirect=True, scope="session"
-)
-def test_task(celery_setup: CeleryTestSetup, worker_celery: str) -> None:
-    """A task reaches a worker that has the requested Celery."""
-    container = celery_setup.worker.container
-    # No other plugin's `celery_worker` overrides ours (pytest-celery 442), and no shell
-    # or entry point stands between SIGTERM and Celery.
-    assert isinstance(container, WorkerContainer)
-    assert [container.attrs["Path"], *container.attrs["Args"]] == COMMANDS["worker"]
-    version = tasks.version.delay().get(timeout=TIMEOUT)
-    assert version in Requirement(worker_celery).specifier
-    assert f"v{version}" in celery_setup.worker.logs()
-
-
 def test_canvas(celery_setup: CeleryTestSetup) -> None:
     adding = chain(tasks.add.s(1, 2), tasks.add.s(4), tasks.add.s(8))
     assert adding.delay().get(timeout=TIMEOUT) == 15
@@ -87,3 +72,19 @@ class TestTwoWorkers:
         ids = {worker.container.id[:12] for worker in celery_setup.worker_cluster}
         assert len(ids) == 2
         assert set(where) == ids
+
+
+# Last: with another Celery the image is built anew, and the one before is gone.
+@pytest.mark.parametrize(
+    "worker_celery", CELERY_VERSIONS, indirect=True, scope="session"
+)
+def test_task(celery_setup: CeleryTestSetup, worker_celery: str) -> None:
+    """A task reaches a worker that has the requested Celery."""
+    container = celery_setup.worker.container
+    # No other plugin's `celery_worker` overrides ours (pytest-celery 442), and no shell
+    # or entry point stands between SIGTERM and Celery.
+    assert isinstance(container, WorkerContainer)
+    assert [container.attrs["Path"], *container.attrs["Args"]] == COMMANDS["worker"]
+    version = tasks.version.delay().get(timeout=TIMEOUT)
+    assert version in Requirement(worker_celery).specifier
+    assert f"v{version}" in celery_setup.worker.logs()
