@@ -78,11 +78,7 @@ class CeleryBackend(BaseWorkerBackend, BaseServerBackend):
         return rules.look(self.entry, self.keys, self.rules, elsewhere)
 
     def findings_beside(self, others: Sequence[CeleryBackend]) -> Iterator[Finding]:
-        """Find what is wrong with the entry beside others.
-
-        Args:
-            others: the backends of all entries, including this one.
-        """
+        """Find what is wrong with the entry beside others, itself among them."""
         entries = [other.entry for other in others]
         for key in self.keys:
             if self.entry.gives(key.name):
@@ -260,16 +256,7 @@ class CeleryBeat(CeleryBackend):
 def make(
     names: Sequence[str], path: str, config: Mapping[str, Any]
 ) -> CeleryBackend | None:
-    """Make the backend of an entry to check, if it is one of ours.
-
-    Args:
-        names: the processes that use the entry.
-        path: the backend's dotted path.
-        config: the entry.
-
-    Raises:
-        Finding: the backend cannot be imported, or does not take the entry.
-    """
+    """Make the backend of an entry to check, if it is one of ours; raises `Finding`."""
     is_ours = path.partition(".")[0] == __package__
     try:
         backend = import_string(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,6 @@ class Entry:
     """A process entry with one of this package's backends.
 
     Its parts raise what is wrong with them; the rules put that into words.
-
-    Args:
-        program: the subcommand of ``celery`` that the entry runs.
-        config: the entry, as the backend got it.
-        names: the names of the processes with this entry; by default the program.
     """
 
     # Whether this process has become the program of an entry.
@@ -153,11 +148,7 @@ class Entry:
         return self._parse(self.words) if self.extra else self.own_context
 
     def where(self, option: str) -> Where | None:
-        """Tell that an option's value comes from the command line, if it does.
-
-        Args:
-            option: the name of the parameter, such as ``"schedule_filename"``.
-        """
+        """Tell that an option's value comes from the command line, if it does."""
         if not self.extra:
             return None
         own, both = (
@@ -167,14 +158,7 @@ class Entry:
         return None if own == both else Where(COMMAND_LINE)
 
     def parsed(self, words: Sequence[str]) -> click.Context:
-        """Return words as Celery reads them; it reads the entry's own only once.
-
-        Args:
-            words: what a backend made of the entry's own.
-
-        Raises:
-            OptionError: Celery cannot read them.
-        """
+        """Return words as Celery reads them; it reads the entry's own only once."""
         return self.context if list(words) == self.words else self._parse(words)
 
     def _parse(self, words: Sequence[str]) -> click.Context:
@@ -204,12 +188,15 @@ def names_of(config: Mapping[str, Any], is_backend: Callable[[str], bool]) -> li
     It is the word that was typed, such as the last one of ``manage.py prodserver
     beat``. Where nothing was typed, as with `call_command`, each process has the name
     whose entry is the same.
-
-    Args:
-        config: the entry, as the backend got it.
-        is_backend: whether a dotted path is that of the entry's backend.
     """
-    processes = {name: dict(entry) for name, entry in _entries()}
+    try:
+        given = dict(settings.PRODUCTION_PROCESSES)
+    except Exception:
+        given = {}
+    told_of = ((str(name), told(entry)[0]) for name, entry in given.items())
+    processes = {
+        name: dict(entry) for name, entry in told_of if isinstance(entry, Mapping)
+    }
     for word in sys.argv[2:]:  # behind the program and its command
         path = told(processes.get(word, {}).get("BACKEND"))[0]
         if isinstance(path, str) and is_backend(path):
@@ -228,14 +215,3 @@ def is_typed() -> bool:
     """Whether a command of django-prodserver was typed, which starts a process."""
     (command,) = sys.argv[1:2] or [""]
     return get_commands().get(command) == "django_prodserver"
-
-
-def _entries() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        processes = dict(settings.PRODUCTION_PROCESSES)
-    except Exception:
-        return
-    for name, entry in processes.items():
-        entry, _ = told(entry)
-        if isinstance(entry, Mapping):
-            yield str(name), entry

@@ -47,7 +47,7 @@ def look(
 ) -> Iterator[Finding]:
     """Find what is wrong with an entry; start nothing and import no pool.
 
-    E010: a key is unknown. W012: a rule needs what this Celery does not have.
+    W012: a rule needs what this Celery does not have.
 
     Args:
         entry: the entry to look at.
@@ -59,20 +59,7 @@ def look(
     from .options import rules as of_options
     from .options.errors import PrivateNameError
 
-    known = [*UPSTREAM, *sorted(key.name for key in keys)]
-    for key in entry.config:
-        if key not in known:
-            what = f"is for a {elsewhere[key]}" if key in elsewhere else "is unknown"
-            near = difflib.get_close_matches(str(key).upper(), known, n=1)
-            hint = (
-                f"A {entry.program} can have {', '.join(known[:-1])} and {known[-1]}."
-            )
-            if isinstance(key, str) and key.replace("_", "-") in entry.command.keys:
-                hint = "It is an option: put it into ARGS."
-            elif near and key not in elsewhere:
-                hint = f"Did you mean {near[0]!r}?"
-            message = f"the key {shown(key)} {what}."
-            yield Finding("E010", entry.names, message, hint)
+    yield from _unknown(entry, keys, elsewhere)
     wrong = [*app(entry), *of_options.arguments(entry)]
     yield from wrong
     if wrong:
@@ -87,6 +74,24 @@ def look(
         except PrivateNameError as exc:
             message = f"a check is left out: {exc}"
             yield Finding("W012", entry.names, message, exc.hint, cause=exc)
+
+
+def _unknown(
+    entry: Entry, keys: Sequence[Key], elsewhere: Mapping[str, str]
+) -> Iterator[Finding]:
+    """E010: a key is unknown."""
+    known = [*UPSTREAM, *sorted(key.name for key in keys)]
+    for key in entry.config:
+        if key in known:
+            continue
+        what = f"is for a {elsewhere[key]}" if key in elsewhere else "is unknown"
+        near = difflib.get_close_matches(str(key).upper(), known, n=1)
+        hint = f"A {entry.program} can have {', '.join(known[:-1])} and {known[-1]}."
+        if isinstance(key, str) and key.replace("_", "-") in entry.command.keys:
+            hint = "It is an option: put it into ARGS."
+        elif near and key not in elsewhere:
+            hint = f"Did you mean {near[0]!r}?"
+        yield Finding("E010", entry.names, f"the key {shown(key)} {what}.", hint)
 
 
 def processes() -> Iterator[Finding]:
@@ -106,11 +111,7 @@ def processes() -> Iterator[Finding]:
 
 
 def process_name(name: Any) -> Iterator[Finding]:
-    """E017: no command line can name the process.
-
-    Args:
-        name: a key of PRODUCTION_PROCESSES.
-    """
+    """E017: no command line can name the process."""
     if not isinstance(name, (str, Promise)) or not name:
         message = f"no command can start a process with the name {shown(name)}."
         hint = 'A name must be a string, such as "worker".'
@@ -118,12 +119,7 @@ def process_name(name: Any) -> Iterator[Finding]:
 
 
 def shape(names: Sequence[str], config: Any) -> Iterator[Finding]:
-    """E001: the entry is no dict. E002: its BACKEND is missing, or no path.
-
-    Args:
-        names: the processes that use the entry.
-        config: the entry, whatever PRODUCTION_PROCESSES has there.
-    """
+    """E001: the entry is no dict. E002: its BACKEND is missing, or no path."""
     config, what = told(config)
     if not isinstance(config, Mapping):
         hint = "It must be a dict with the keys BACKEND, APP and ARGS."
@@ -157,10 +153,6 @@ def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
     """Whether a backend may be one of this package's, or derived from one.
 
     Other backends are not imported, nor what they would import.
-
-    Args:
-        path: the backend's dotted path; ``""`` where there is none.
-        config: the entry.
     """
     package = path.partition(".")[0]
     return package == __package__ or (
@@ -171,14 +163,7 @@ def may_be_ours(path: str, config: Mapping[str, Any]) -> bool:
 def backend(
     names: Sequence[str], path: str, error: BaseException, *, is_ours: bool
 ) -> Finding:
-    """E002: the backend cannot be used. W015: nor is it known to be one of ours.
-
-    Args:
-        names: the processes that use the entry.
-        path: the backend's dotted path.
-        error: what its import or its construction raised.
-        is_ours: whether it is one of this package's, or derived from one.
-    """
+    """E002: the backend cannot be used. W015: nor is it known to be one of ours."""
     message = f"BACKEND = {path!r} cannot be used: {reason(error)}"
     near = difflib.get_close_matches(path, BACKENDS, n=1, cutoff=0.8)
     hint = f"Did you mean {near[0]!r}?" if near else ""
