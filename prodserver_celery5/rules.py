@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import inspect
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,18 +13,15 @@ from django.utils.functional import Promise, SimpleLazyObject
 from .entry import Entry
 from .findings import Finding, Rule
 from .key import Key
-from .process import restart
 from .values import reason, shown, told
 
 __all__ = (
     "app", "backend", "look", "may_be_ours", "process_name", "processes",
-    "settings_module", "shape", "upstreams",
+    "shape", "upstreams",
 )  # fmt: skip
 
 # What each entry has, of django-prodserver and of its Celery backends.
 UPSTREAM = ("BACKEND", "APP", "ARGS")
-
-_SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 BACKENDS = [f"{__package__}.backends.{name}" for name in ("CeleryWorker", "CeleryBeat")]
 
@@ -55,7 +49,7 @@ def look(
         rules: its program's rules; they see only entries whose APP and ARGS are right.
         elsewhere: keys that only entries of other programs may have, with the program.
     """
-    from . import broker
+    from . import surroundings
     from .options import rules as of_options
     from .options.errors import PrivateNameError
 
@@ -64,10 +58,7 @@ def look(
     yield from wrong
     if wrong:
         return
-    common = (
-        broker.checks_are_registered, broker.package, broker.setting,
-        settings_module, *of_options.COMMON,
-    )  # fmt: skip
+    common = (*surroundings.COMMON, *of_options.COMMON)
     for rule in (*common, *rules, *(key.look for key in keys)):
         try:
             yield from rule(entry)
@@ -204,53 +195,6 @@ def app(entry: Entry) -> Iterator[Finding]:
     if not isinstance(found, Celery):
         message = f"APP = {name!r} is of type {type(found).__name__}, not a Celery app."
         yield Finding("E005", entry.names, message, ITSELF)
-
-
-def settings_module(entry: Entry) -> Iterator[Finding]:
-    """W017: the app's module and the program name different settings.
-
-    The module may set the variable, which then differs for whatever starts from this
-    process: the program after SIGHUP, or behind a green pool's patches. Or each has a
-    default. Under `celery` the module's counts, here the program's, unless the
-    command line or the environment names the settings, on both sides.
-    """
-    ours, now = settings.SETTINGS_MODULE, os.environ.get(_SETTINGS)
-    hint = "Name the same settings in manage.py and in the module of APP."
-    if not ours:  # settings.configure()
-        return
-    if now not in (None, ours):
-        message = f"{_SETTINGS} is {now!r} since APP = {entry.app_name!r} was imported,"
-        message += f" but this program has read {ours!r}."
-        yield Finding("W017", entry.names, message, hint)
-    if _default_settings("__main__") != ours or restart.started_with(_SETTINGS):
-        return
-    if any(word.partition("=")[0] == "--settings" for word in sys.argv):
-        return
-    module = entry.app_name.partition(":")[0]
-    for name in (module, f"{module}.celery", module.rpartition(".")[0]):
-        if (default := _default_settings(name)) not in (None, ours):
-            message = f"the default settings of {name}, the module of APP, are"
-            message += f" {default!r}, which `celery` reads; those of this program are"
-            yield Finding("W017", entry.names, f"{message} {ours!r}.", hint)
-            return
-
-
-def _default_settings(name: str) -> str | None:
-    """Return the settings that a module names where the environment names none.
-
-    It is the second of two strings in a call, of which the first is the variable:
-    ``os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")``.
-    """
-    try:
-        source = inspect.getsource(sys.modules[name])
-    except (KeyError, OSError, TypeError):  # not imported, or without a source
-        return None
-    for node in ast.walk(ast.parse(source)) if _SETTINGS in source else ():
-        if isinstance(node, ast.Call):
-            words = [getattr(word, "value", None) for word in node.args]
-            if len(words) == 2 and words[0] == _SETTINGS and isinstance(words[1], str):
-                return words[1]
-    return None
 
 
 def _nearest(name: str, names: Iterable[Any]) -> str:

@@ -29,8 +29,8 @@ ROOMS: dict[str, set[str]] = {
         "process.prefork", "process.restart", "redaction", "rules",
     },
     "rules": {
-        "broker", "entry", "findings", "key", "options.errors", "options.rules",
-        "process.restart", "values",
+        "entry", "findings", "key", "options.errors", "options.rules", "surroundings",
+        "values",
     },
     "key": {"findings", "options.errors", "values"},
     "entry": {
@@ -82,7 +82,7 @@ ROOMS: dict[str, set[str]] = {
     "grace.results": set(),
     "options.declared": {"findings", "options.errors", "redaction"},
     "options.errors": {"findings"},
-    "broker": {"entry", "findings"},
+    "surroundings": {"entry", "findings", "process.restart"},
 }  # fmt: skip
 
 # The keys, each with its room.

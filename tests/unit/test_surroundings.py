@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from django.apps import apps
 from django.core.management import CommandError
 from django.db import OperationalError
 
-from prodserver_celery5 import broker
+from prodserver_celery5 import surroundings
 from prodserver_celery5.backends import CeleryBackend, CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 
@@ -127,7 +127,7 @@ def test_a_setting_that_the_app_did_not_take(settings: Any, shop: Any) -> None:
 
 def test_no_broker_anywhere(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Celery's own default, which somebody may want."""
-    monkeypatch.setattr(broker, "settings", object())
+    monkeypatch.setattr(surroundings, "settings", SimpleNamespace(SETTINGS_MODULE=""))
     assert found(CeleryWorker(**WORKER)) == []
 
 

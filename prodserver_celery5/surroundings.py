@@ -1,9 +1,12 @@
-"""The rules for what an entry's app has to have beside it: a broker, and our checks."""
+"""The rules for what is around an entry's app: our checks, a broker, the settings."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -13,9 +16,12 @@ from django.apps import apps
 from django.conf import settings
 
 from .entry import Entry
-from .findings import Finding
+from .findings import Finding, Rule
+from .process import restart
 
-__all__ = ("checks_are_registered", "package", "setting")
+__all__ = ("COMMON",)
+
+_SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 
 def checks_are_registered(entry: Entry) -> Iterator[Finding]:
@@ -57,6 +63,53 @@ def setting(entry: Entry) -> Iterator[Finding]:
             yield Finding("W021", entry.names, message, hint)
 
 
+def settings_module(entry: Entry) -> Iterator[Finding]:
+    """W017: the app's module and the program name different settings.
+
+    The module may set the variable, which then differs for whatever starts from this
+    process: the program after SIGHUP, or behind a green pool's patches. Or each has a
+    default. Under `celery` the module's counts, here the program's, unless the
+    command line or the environment names the settings, on both sides.
+    """
+    ours, now = settings.SETTINGS_MODULE, os.environ.get(_SETTINGS)
+    hint = "Name the same settings in manage.py and in the module of APP."
+    if not ours:  # settings.configure()
+        return
+    if now not in (None, ours):
+        message = f"{_SETTINGS} is {now!r} since APP = {entry.app_name!r} was imported,"
+        message += f" but this program has read {ours!r}."
+        yield Finding("W017", entry.names, message, hint)
+    if _default_settings("__main__") != ours or restart.started_with(_SETTINGS):
+        return
+    if any(word.partition("=")[0] == "--settings" for word in sys.argv):
+        return
+    module = entry.app_name.partition(":")[0]
+    for name in (module, f"{module}.celery", module.rpartition(".")[0]):
+        if (default := _default_settings(name)) not in (None, ours):
+            message = f"the default settings of {name}, the module of APP, are"
+            message += f" {default!r}, which `celery` reads; those of this program are"
+            yield Finding("W017", entry.names, f"{message} {ours!r}.", hint)
+            return
+
+
+def _default_settings(name: str) -> str | None:
+    """Return the settings that a module names where the environment names none.
+
+    It is the second of two strings in a call, of which the first is the variable:
+    ``os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")``.
+    """
+    try:
+        source = inspect.getsource(sys.modules[name])
+    except (KeyError, OSError, TypeError):  # not imported, or without a source
+        return None
+    for node in ast.walk(ast.parse(source)) if _SETTINGS in source else ():
+        if isinstance(node, ast.Call):
+            words = [getattr(word, "value", None) for word in node.args]
+            if len(words) == 2 and words[0] == _SETTINGS and isinstance(words[1], str):
+                return words[1]
+    return None
+
+
 def _url(entry: Entry) -> str:
     """Return the address of the broker, as far as it is known."""
     url: Any = os.environ.get("CELERY_BROKER_URL") or entry.setting("broker_url")
@@ -78,3 +131,7 @@ def _is_installed(distribution: str) -> bool:
         return bool(metadata.version(distribution))
     except metadata.PackageNotFoundError:
         return False
+
+
+COMMON: tuple[Rule, ...] = (checks_are_registered, package, setting, settings_module)
+"""What each program keeps."""
