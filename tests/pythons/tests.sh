@@ -6,7 +6,7 @@ uv venv --quiet --python "/usr/bin/python$1" "$VIRTUAL_ENV"
 uv pip install --quiet . --group behaviour
 python --version
 pytest=(python -m pytest -q -p no:cacheprovider)
-"${pytest[@]}" -n 2 tests/unit
+"${pytest[@]}" -n 2 tests/unit --ignore=tests/unit/prayer_room
 "${pytest[@]}" tests/differential
 # A start, a task and a stop; each pool, its probe and the memory that is shared; a broker
 # that goes away; a beat and a leader. The servers and pools that are left out depend on
