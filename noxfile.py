@@ -250,8 +250,8 @@ def matrix(
         *(["setuptools<81"] if celery in ("5.0", "5.1") else []),
     )  # fmt: skip
     with session.chdir(away):
-        # Once for each Celery: neither what ARGS mean, nor how a worker takes the loss of
-        # its broker, depends on the others.
+        # Once for each Celery: what ARGS mean, and what becomes of a lost broker, does
+        # not depend on the others.
         once = prodserver == PRODSERVERS[-1]
         if once:
             session.run("python", "-m", "pytest", "-q", "tests/differential")
