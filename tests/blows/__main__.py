@@ -51,16 +51,18 @@ KINDS_OF_REDBEAT = tuple(KINDS)[:6]
 
 SCHEDULERS = {"database": "Noted", "derived": "Tenants", "redbeat": "NotedRedBeat"}
 
-# Edits the task, one field each time: the admin writes a whole row, and so may put back
-# an old last run (docs/one-beat.md). Not more often: if the schedule changes twice in
-# one tick, django-celery-beat may run a task again: by its source it fills its heap.
+# Edits the task, one field each time: who writes a whole row may put back an old last
+# run. In one transaction, as the admin does: if the schedule changes once more while
+# beat reads it, what is due is sent twice, by `celery beat` too (docs/one-beat.md).
 EDIT = """
 import time, django; django.setup()
+from django.db import transaction
 from django_celery_beat.models import PeriodicTask
 for number in range(5):
-    task = PeriodicTask.objects.get(name="each second")
-    task.description = f"edit {number}"
-    task.save(update_fields=["description", "date_changed"])
+    with transaction.atomic():
+        task = PeriodicTask.objects.get(name="each second")
+        task.description = f"edit {number}"
+        task.save(update_fields=["description", "date_changed"])
     time.sleep(1)
 print(task.description)
 """
@@ -68,21 +70,20 @@ print(task.description)
 ONCE = """
 import django; django.setup()
 from datetime import timedelta
+from django.db import transaction
 from django.utils.timezone import now
 from django_celery_beat.models import *
-every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
 first = now() + timedelta(seconds=8)
-made = []
-for number in range(8):
-    due = first + timedelta(seconds=number)
-    if number % 2:
-        how = dict(clocked=ClockedSchedule.objects.create(clocked_time=due))
-    else:
-        how = dict(interval=every, start_time=due)
-    name = f"once ROUND-{number}"
-    made.append(PeriodicTask(name=name, task="blow", one_off=True, **how))
-PeriodicTask.objects.bulk_create(made)
-PeriodicTasks.update_changed()
+with transaction.atomic():
+    every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
+    for number in range(8):
+        due = first + timedelta(seconds=number)
+        if number % 2:
+            how = dict(clocked=ClockedSchedule.objects.create(clocked_time=due))
+        else:
+            how = dict(interval=every, start_time=due)
+        name = f"once ROUND-{number}"
+        PeriodicTask.objects.create(name=name, task="blow", one_off=True, **how)
 print((first - now()).total_seconds())
 """
 

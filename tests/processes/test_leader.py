@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dev.procfile import ROOT
 from dev.servers import PgBouncer
 from dev.waiting import wait_until
 from prodserver_celery5.leader.locks import LEASE
@@ -263,6 +266,44 @@ def test_redbeat(make: Any) -> None:
     assert other.stop() == 0
     messages = site.inbox.messages
     assert not wrongs(messages, max(message.run for message in messages))
+
+
+CHANGE = """
+import django; django.setup()
+from django_celery_beat.models import PeriodicTasks
+PeriodicTasks.update_changed()
+"""
+
+
+@pytest.mark.parametrize("program", ["celery", "without the key", "with the key"])
+def test_a_schedule_that_changes_twice_within_a_tick(make: Any, program: str) -> None:
+    """django-celery-beat sends the run of that tick twice, whoever starts it.
+
+    A tick asks for the schedule three times. If a later time reads a change, the next
+    tick fills the heap once more, with entries that know nothing of the run.
+    """
+    site = make(SCHEDULER="tests.blows.scheduler:Changing")
+    if program == "celery":
+        words = ["celery", "-A", "tests.blows.app", "beat", "-l", "INFO", "-S"]
+        beat = StartedProcess(
+            [sys.executable, "-m", *words, site.env["SCHEDULER"]],
+            log=site.folder / "beat",
+            cwd=ROOT,
+            env={**site.env, "DATABASE_URL": site.url},
+        )
+        site.stack.callback(beat.kill)
+    else:
+        alias = "default" if program == "with the key" else ""
+        beat = site.start("beat", LEADER_LOCK=alias)
+    site.inbox.wait_for(2)
+    (site.folder / "change it").touch()
+    site.python(CHANGE)
+    beat.wait_for("Schedule changed", count=2)
+    seen = len(site.inbox.messages)
+    site.inbox.wait_for(seen + 3)
+    assert beat.stop() == 0
+    twice = Counter(message.run for message in site.inbox.messages)
+    assert sorted(twice.values())[-2:] == [1, 2], site.inbox.messages
 
 
 def test_a_scheduler_that_sends_by_itself(make: Any) -> None:
