@@ -98,17 +98,12 @@ class SecureRedis(Redis):
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.secure_port: int = stack.enter_context(hold_port()).getsockname()[1]
-        files = {"key": folder / "key.pem", "cert": folder / "cert.pem"}
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-             "-subj", "/CN=127.0.0.1", "-keyout", files["key"], "-out", files["cert"]],
-            check=True, capture_output=True, timeout=60,
-        )  # fmt: skip
+        key, cert = _make_certificate(folder)
         self.use_ssl = {"ssl_cert_reqs": "none"}
         self.options += (
             "--tls-port", str(self.secure_port), "--tls-auth-clients", "no",
-            "--tls-key-file", str(files["key"]), "--tls-cert-file", str(files["cert"]),
-            "--tls-ca-cert-file", str(files["cert"]),
+            "--tls-key-file", str(key), "--tls-cert-file", str(cert),
+            "--tls-ca-cert-file", str(cert),
         )  # fmt: skip
         super().__init__(folder, stack)
 
@@ -145,7 +140,7 @@ class Sentinel(Redis):
 
 
 class RabbitMQ:
-    """A RabbitMQ server; each deployment gets its own virtual host.
+    """A RabbitMQ server, on a second port with TLS; each site has its virtual host.
 
     Args:
         folder: for its data, its cookie and its log.
@@ -155,8 +150,9 @@ class RabbitMQ:
     program = shutil.which(_RABBITMQ)
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.port, names_port = free_port(), free_port()
+        self.port, self.secure_port, names_port = free_port(), free_port(), free_port()
         self._vhosts = 0
+        key, cert = _make_certificate(folder)
         env = {
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(names_port),
@@ -174,6 +170,8 @@ class RabbitMQ:
         (folder / "definitions.json").write_text(json.dumps(_definitions()))
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.default = 127.0.0.1:{self.secure_port}\n"
+            f"ssl_options.keyfile = {key}\nssl_options.certfile = {cert}\n"
             f"load_definitions = {folder / 'definitions.json'}\n"
             "log.console = true\n"
         )
@@ -384,6 +382,17 @@ class MariaDB:
 
 # A server's user may not be allowed to write to the tests' TMPDIR.
 _ENV = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+
+
+def _make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a key and a certificate signed with it."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return key, cert
 
 
 def _make_home(user: str | None, stack: ExitStack) -> Path:

@@ -69,19 +69,26 @@ class RabbitMQ(Broker):
         # Unlike select(), poll() takes file descriptors above 1023.
         poll = unpatched("select", "poll")()
         ends = time.monotonic() + 1
+        asked = False
         try:
             fd = os.dup(self._connection.connection.sock.fileno())
             with socket(fileno=fd) as copy:
+                poll.register(copy, unpatched("select", "POLLIN"))
+                while poll.poll(0):
+                    if not copy.recv(65536, at_once):
+                        raise ConnectionError  # something between may have closed it
                 copy.shutdown(unpatched("socket", "SHUT_WR"))
+                asked = True
                 # RabbitMQ closes its side when it has read everything. Ending before,
                 # with an answer unread, would discard acknowledgements on their way.
-                poll.register(copy, unpatched("select", "POLLIN"))
                 while (left := ends - time.monotonic()) > 0:
                     if poll.poll(left * 1000) and not copy.recv(65536, at_once):
                         self._all_back = True
                         return
-        except OSError:  # it is gone already
-            self._all_back = True
+        except OSError:
+            self._all_back = asked
+            if not asked:
+                self.error = "the connection is lost"
 
 
 class Redis(Broker):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import redis
 
+from dev.servers import SecureRedis, Sentinel
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.blows.relay import Relay
 from tests.deployment import is_alive, wait_until_asleep
@@ -323,44 +327,115 @@ def test_what_has_been_revoked_is_not_forgotten(make_site: MakeSite) -> None:
     assert site.done() == {"ended a"}
 
 
-@pytest.mark.parametrize("server", ["redis", "rabbitmq"])
-@pytest.mark.parametrize("state", ["gone", "silent"])
+# At the deadline the broker refuses connections, is silent, or has not noticed that the
+# worker's connection is closed (half open).
+BROKERS = ("redis", "rediss", "sentinel", "rabbitmq", "amqps")
+ALWAYS = (
+    "redis-refused", "rediss-silent", "sentinel-refused", "rabbitmq-silent",
+    "rabbitmq-half open", "amqps-refused", "amqps-half open",
+)  # fmt: skip
+
+
+@contextmanager
+def relayed(
+    kind: str, folder: Path, broker: Callable[[str, Path, ExitStack], Any]
+) -> Iterator[tuple[Site, Relay]]:
+    """Make a site whose workers, and nobody else, reach its broker through a relay."""
+    with ExitStack() as stack:
+        if kind in ("rediss", "sentinel"):
+            server = (SecureRedis if kind == "rediss" else Sentinel)(folder, stack)
+        else:
+            server = broker("redis" if kind == "redis" else "rabbitmq", folder, stack)
+        url = urlsplit(server.url())
+        is_secure = kind in ("rediss", "amqps")
+        relay = stack.enter_context(
+            Relay(server.secure_port if is_secure else server.port)
+        )
+        user = f"{url.username}:{url.password}@" if url.username else ""
+        direct = url._replace(
+            scheme="amqp" if user else "redis",
+            netloc=f"{user}127.0.0.1:{server.port}",
+        )
+        site = Site("prodserver", folder, stack, direct.geturl(), server)
+        code = ""
+        if kind == "sentinel":
+            site.env["REDIS_URL"] = url.geturl()
+            with redis.Redis(port=server.sentinel_port) as client:
+                client.sentinel_remove("main")
+                client.sentinel_monitor("main", "127.0.0.1", relay.port, 1)
+                client.sentinel_set("main", "down-after-milliseconds", 1000)
+            code = f"CELERY_BROKER_TRANSPORT_OPTIONS = {server.transport_options!r}\n"
+        else:
+            netloc = f"{user}127.0.0.1:{relay.port}"
+            scheme = "amqps" if kind == "amqps" else url.scheme
+            site.env["REDIS_URL"] = direct._replace(
+                scheme=scheme, netloc=netloc
+            ).geturl()
+        if is_secure:
+            name = "ssl_cert_reqs" if kind == "rediss" else "cert_reqs"
+            code = f"import ssl\nCELERY_BROKER_USE_SSL = {{{name!r}: ssl.CERT_NONE}}\n"
+        site.configure(f"{code}PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 2\n")
+        yield site, relay
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        pytest.param(
+            *case, marks=() if "-".join(case) in ALWAYS else pytest.mark.deploys
+        )
+        for case in product(BROKERS, ("refused", "silent", "half open"))
+    ],
+)
 def test_what_could_not_go_back_is_named(
-    make_site: MakeSite, server: str, state: str
+    tmp_path: Path,
+    migrated: Path,
+    broker: Callable[[str, Path, ExitStack], Any],
+    kind: str,
+    state: str,
 ) -> None:
-    site = make_site("prodserver", server)
-    host = urlsplit(site.broker)
-    with Relay(host.port) as relay:
-        site.env["REDIS_URL"] = host._replace(
-            netloc=host.netloc.replace(str(host.port), str(relay.port))
-        ).geturl()
-        worker = graceful(site, 2, concurrency=2, prefetch_multiplier=2)
+    shutil.copy(migrated, tmp_path / "db.sqlite3")
+    with relayed(kind, tmp_path, broker) as (site, relay):
+        worker = site.ready(concurrency=2, prefetch_multiplier=2, loglevel="DEBUG")
         running = site.send("hold_late", ("a",), ("b",))
-        site.wait_until(lambda: len(site.done("began ")) == 2)
+        worker.wait_for("Task accepted", count=2)
         fetched = site.send("hold_late", ("c",))
         worker.wait_for(r"Received task|\] received", count=3)
         wait_until_asleep(worker)
-        if state == "silent":
-            relay.silence()
-        else:
+        if state == "refused":
             relay.leave()
             # By then it has forgotten what it had only fetched.
             worker.wait_for("Cannot connect to")
-        assert site.end(worker, signal.SIGTERM)["status"] == 0
-    assert given_back(worker) == set()
-    assert "gave back 0 running and 0 unstarted tasks; lost 0." in worker.output
-    stuck = set(re.findall(r"Not given back: \S+\[(\S+)\]", worker.output))
-    if server == "redis":
-        assert stuck == {*running, *fetched}
-        assert "3 could not be given back" in worker.output
-        assert "Redis hands each out again 3600 s after" in worker.output
-        with site.app() as app, app.connection_for_write() as connection:
-            assert connection.default_channel.client.hlen("unacked") == 3
-    else:
-        # What it had only fetched, RabbitMQ has back with the lost connection.
-        assert stuck == {*running, *(fetched if state == "silent" else ())}
-        assert "RabbitMQ hands them out as soon as it sees" in worker.output
-        expect_queued(site, 3)
+        if state == "silent":
+            relay.silence()
+        worker.send(signal.SIGTERM)
+        if state == "half open":
+            worker.wait_for(POOL_STOPS)
+            relay.forget()
+        assert worker.wait() == 0
+        (total,) = re.findall("gave back .*", worker.output)
+        stuck = set(re.findall(r"Not given back: \S+\[(\S+)\]", worker.output))
+        if site.broker.startswith("redis:"):
+            if state == "half open":
+                assert given_back(worker) == set(running)
+                assert total == "gave back 2 running and 1 unstarted tasks; lost 0."
+                expect_queued(site, 3)
+                return
+            assert stuck == {*running, *fetched}
+            assert "3 could not be given back" in worker.output
+            assert "Redis hands each out again 3600 s after" in worker.output
+            with site.app() as app, app.connection_for_write() as connection:
+                assert connection.default_channel.client.hlen("unacked") == 3
+        else:
+            # What it had only fetched, RabbitMQ has back with the lost connection.
+            assert stuck == {*running, *(fetched if state != "refused" else ())}
+            assert "RabbitMQ hands them out as soon as it sees" in worker.output
+            if state != "refused":
+                assert site.waiting() == 0
+            relay.leave()
+            expect_queued(site, 3)
+        assert given_back(worker) == set()
+        assert total == "gave back 0 running and 0 unstarted tasks; lost 0."
 
 
 def test_what_a_connection_fetched_before_it_was_lost_goes_back(

@@ -22,6 +22,7 @@ class Relay:
     def __init__(self, target: int) -> None:
         self._target = target
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._forgotten: set[socket.socket] = set()
         self._speaking = threading.Event()
         self._speaking.set()
         self._held = hold_port()
@@ -35,6 +36,13 @@ class Relay:
     def speak(self) -> None:
         """Forward again, first what was sent in the silence."""
         self._speaking.set()
+
+    def forget(self) -> None:
+        """Close what came in and leave what went out, as a router that restarts."""
+        for near, far in self._pairs:
+            self._forgotten |= {near, far}
+            with suppress(OSError):
+                near.shutdown(socket.SHUT_RDWR)
 
     def turn_to(self, target: int) -> None:
         """Connect to another port from now on."""
@@ -93,7 +101,7 @@ class Relay:
                 target.sendall(data)
         # If one side closes, close the other, but not in a silence.
         self._speaking.wait()
-        for line in (source, target):
+        for line in {source, target} - self._forgotten:
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
 

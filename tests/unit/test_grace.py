@@ -410,6 +410,8 @@ def test_rabbitmq_is_waited_for_until_it_has_read_everything(
     left: list[float] = []
 
     def turn(milliseconds: float) -> Any:
+        if not milliseconds:  # before the worker ends its side
+            return ready.poll(0)
         left.append(milliseconds)
         clock.now += 0.125
         acts[next(coming)]()
@@ -427,6 +429,12 @@ def test_rabbitmq_is_waited_for_until_it_has_read_everything(
 def amqp(sock: socket.socket | None) -> Any:
     transport = Fake(driver_type="amqp")
     return Fake(transport=transport, connected=True, connection=Fake(sock=sock))
+
+
+def end_as_rabbitmq(peer: socket.socket) -> None:
+    """Close one side when the other has ended."""
+    assert peer.recv(1) == b""
+    peer.shutdown(socket.SHUT_WR)
 
 
 def other(close: Any) -> Any:
@@ -448,8 +456,22 @@ def test_rabbitmq_may_be_gone_before_anybody_has_noticed(clock: Clock) -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         with mine:
-            give_back(amqp(mine), clock)
-        give_back(amqp(mine), clock)  # not even open
+            open_one = give_back(amqp(mine), clock)
+        for broker in (open_one, give_back(amqp(mine), clock)):
+            assert not broker.has(request("a"))
+            assert broker.error == "the connection is lost"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_something_else_may_have_closed_the_connection(clock: Clock) -> None:
+    """Then RabbitMQ keeps everything until it notices."""
+    mine, peer = socket.socketpair()
+    with mine, peer:
+        peer.send(b"unread")
+        peer.shutdown(socket.SHUT_WR)
+        broker = give_back(amqp(mine), clock)
+    assert not broker.has(request("a"))
+    assert broker.error == "the connection is lost"
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -464,9 +486,10 @@ def test_the_connection_may_be_one_of_thousands(
     try:
         with mine, peer:
             peer.send(b"unread")
-            peer.shutdown(socket.SHUT_WR)
+            answer = threading.Thread(target=end_as_rabbitmq, args=[peer])
+            answer.start()
             assert give_back(amqp(mine), clock).has(request("a"))
-            assert peer.recv(1) == b""
+            answer.join()
             assert mine.recv(1) == b"", "it has read to the end"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
