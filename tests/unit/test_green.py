@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from ast import literal_eval
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -220,27 +221,32 @@ def early(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 OURS = "prodserver_celery5.backends.CeleryWorker"
 GREEN = {"BACKEND": OURS, "ARGS": {"pool": "gevent"}}
 
+since_3 = pytest.mark.skipif(
+    not find_spec("django_prodserver.management.commands.worker"),
+    reason="django-prodserver 2 has one command",
+)
+
 
 @pytest.mark.parametrize(
     ("line", "entry", "library"),
     [
         ("prodserver tasks", GREEN, "gevent"),
-        ("server tasks --traceback", GREEN, "gevent"),
-        ("worker tasks", GREEN, "gevent"),
-        ("worker tasks --pool=eventlet", GREEN, "eventlet"),
-        ("worker tasks -P solo", GREEN, None),
-        ("worker tasks", {"BACKEND": OURS, "ARGS": ("-P", "gevent")}, "gevent"),
-        ("worker tasks", {"BACKEND": OURS}, None),
-        ("worker tasks", {**GREEN, "BACKEND": "shop.Worker"}, None),
-        ("worker tasks", {"ARGS": {"pool": "gevent"}}, None),
-        ("worker other", GREEN, None),
-        ("worker", GREEN, None),
-        ("worker --list tasks", GREEN, None),
-        ("worker tasks --list", GREEN, None),
-        ("worker tasks --help", GREEN, None),
+        pytest.param("server tasks --traceback", GREEN, "gevent", marks=since_3),
+        pytest.param("worker tasks", GREEN, "gevent", marks=since_3),
+        ("prodserver tasks --pool=eventlet", GREEN, "eventlet"),
+        ("prodserver tasks -P solo", GREEN, None),
+        ("prodserver tasks", {"BACKEND": OURS, "ARGS": ("-P", "gevent")}, "gevent"),
+        ("prodserver tasks", {"BACKEND": OURS}, None),
+        ("prodserver tasks", {**GREEN, "BACKEND": "shop.Worker"}, None),
+        ("prodserver tasks", {"ARGS": {"pool": "gevent"}}, None),
+        ("prodserver other", GREEN, None),
+        ("prodserver", GREEN, None),
+        ("prodserver --list tasks", GREEN, None),
+        ("prodserver tasks --list", GREEN, None),
+        ("prodserver tasks --help", GREEN, None),
         ("devserver tasks", GREEN, None),
         ("check tasks", GREEN, None),
-        ("help worker tasks", GREEN, None),
+        ("help prodserver tasks", GREEN, None),
     ],
 )
 def test_a_named_pool_is_patched_when_the_app_is_made(
@@ -263,7 +269,7 @@ def test_settings_that_fail_go_on(early: list[str], settings: Any, how: str) -> 
     else:
         del settings.PRODUCTION_PROCESSES
     with pytest.raises(MadeError):
-        ManagementUtility(["manage.py", "worker", "tasks"]).execute()
+        ManagementUtility(["manage.py", "prodserver", "tasks"]).execute()
     assert early == {"missing": [], "lazy": ["asked"]}[how]
 
 
@@ -277,7 +283,7 @@ def test_a_program_that_cannot_restart_goes_on(
     monkeypatch.setattr(green, "restart", refuse)
     settings.PRODUCTION_PROCESSES = {"tasks": GREEN}
     with pytest.raises(MadeError):
-        ManagementUtility(["manage.py", "worker", "tasks"]).execute()
+        ManagementUtility(["manage.py", "prodserver", "tasks"]).execute()
     assert early == ["gevent"]
 
 
@@ -286,7 +292,7 @@ def test_another_program_is_left_alone(
 ) -> None:
     """One that sets Django up by itself, whatever its words."""
     settings.PRODUCTION_PROCESSES = {"tasks": GREEN}
-    monkeypatch.setattr(sys, "argv", ["manage.py", "worker", "tasks"])
+    monkeypatch.setattr(sys, "argv", ["manage.py", "prodserver", "tasks"])
     AppConfig.create("prodserver_celery5")
     assert not early
 
@@ -310,10 +316,10 @@ def test_a_command_of_another_app_is_left_alone(
     settings.PRODUCTION_PROCESSES = {"tasks": GREEN}
     commands = tmp_path / "management" / "commands"
     commands.mkdir(parents=True)
-    (commands / "worker.py").write_text("")
+    (commands / "prodserver.py").write_text("")
     shop = SimpleNamespace(name="shop", path=str(tmp_path))
     known = {**registry.app_configs, "shop": shop}
     monkeypatch.setattr(registry, "app_configs", {name: known[name] for name in apps})
     with pytest.raises(MadeError):
-        ManagementUtility(["manage.py", "worker", "tasks"]).execute()
+        ManagementUtility(["manage.py", "prodserver", "tasks"]).execute()
     assert early == ([library] if library else [])
