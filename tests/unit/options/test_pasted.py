@@ -15,6 +15,7 @@ from django.core import checks
 from prodserver_celery5.backends import CeleryBeat, CeleryWorker
 from prodserver_celery5.checks import check_processes
 from prodserver_celery5.entry import Entry
+from prodserver_celery5.options.pasted import without
 from prodserver_celery5.process import prefork
 
 # What was pasted; the id of the finding, or None; and part of the finding's text, or
@@ -206,3 +207,8 @@ def test_a_doubt_that_nobody_can_read_stops_nothing(
         with pytest.raises(SystemExit) as ended:
             backend.start_server(*words)
     assert ended.value.code == 3
+
+
+def test_an_option_is_dropped_with_its_value_and_no_other() -> None:
+    words = ["--beat", "--pool=solo", "-c", "2", "-c=3"]
+    assert without(words, ["--beat", "-c"]) == ["--pool=solo"]
