@@ -116,7 +116,7 @@ class SecureRedis(Redis):
 class Sentinel(Redis):
     """A Redis server that clients find through a Sentinel."""
 
-    transport_options: dict[str, Any] = {"master_name": "main"}  # noqa: RUF012 - too
+    transport_options: dict[str, Any] = {"master_name": "main"}  # noqa: RUF012 - read
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         super().__init__(folder, stack)

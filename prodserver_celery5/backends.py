@@ -32,7 +32,7 @@ try:
     from django_prodserver.backends.base import BaseWorkerBackend
 except ImportError:
 
-    class BaseWorkerBackend(BaseServerBackend):  # type: ignore[no-redef] # 3's name
+    class BaseWorkerBackend(BaseServerBackend):  # type: ignore[no-redef] # as in 3
         """django-prodserver 2 has one kind of backend."""
 
 
