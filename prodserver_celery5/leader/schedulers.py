@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from celery.beat import PersistentScheduler, Scheduler
 from celery.utils.imports import symbol_by_name
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import InterfaceError, OperationalError, router, transaction
+from django.db import Error, InterfaceError, OperationalError, router, transaction
 from django.db.models import F
 from django.db.models.signals import post_save, pre_save
 from django.utils import timezone
@@ -157,6 +158,16 @@ class _FencedDatabase(_Fenced):
     Before it reads the schedule again, it still saves once more what has run: whoever
     has edited a task may have put back an old last run.
     """
+
+    needs = ("_dirty", "_schedule")
+
+    def sync(self) -> None:
+        for name in tuple(self._dirty) if self.lead.is_held() else ():
+            # What stays is left to the scheduler's own `sync`, which says why.
+            with suppress(Error, KeyError, ObjectDoesNotExist):
+                self._write(self._schedule[name])
+                self._dirty.discard(name)
+        super().sync()
 
     def _write(self, entry: Any) -> None:
         model = type(entry.model)

@@ -66,7 +66,7 @@ ENDING = "celery.concurrency.asynpool.ResultHandler._flush_outqueue"
 # what happens when it is gone.
 ATTRIBUTES = {
     "_Fenced": (),
-    "_FencedDatabase": (),
+    "_FencedDatabase": ("_dirty", "_schedule"),
     "_FencedFile": ("_store",),
     "_FencedRedBeat": ("lock_key",),
 }

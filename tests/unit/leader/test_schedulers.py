@@ -68,9 +68,14 @@ def own_save(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "Entry", kind)
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("has_own", [False, True])
 def test_saving_a_run_undoes_no_change(
-    scheduler: Any, task: PeriodicTask, has_own: bool, monkeypatch: pytest.MonkeyPatch
+    scheduler: Any,
+    task: PeriodicTask,
+    has_own: bool,
+    again: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody can make one between beat's read of the row and its write."""
     changes = iter([{"enabled": False, "last_run_at": None, "args": "[1]"}])
@@ -83,9 +88,12 @@ def test_saving_a_run_undoes_no_change(
 
     if has_own:
         own_save(scheduler, monkeypatch)
-    entry = next(scheduler.schedule["a"])
+    entry = scheduler.reserve(scheduler.schedule["a"])
     with connection.execute_wrapper(change_first):
-        scheduler._save(entry)
+        if again:
+            scheduler.sync()
+        else:
+            scheduler._save(entry)
     before = task.date_changed
     task.refresh_from_db()
     assert (task.enabled, task.args, task.total_run_count) == (False, "[1]", 1)
@@ -377,6 +385,8 @@ def test_a_beat_that_cannot_start_again_says_so(
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
+        (DatabaseScheduler, "_dirty"),
+        (DatabaseScheduler, "_schedule"),
         (PersistentScheduler, "_store"),
         ("redbeat:RedBeatScheduler", "lock_key"),
     ],
@@ -387,7 +397,8 @@ def test_an_attribute_that_nobody_promised(
     """Its end is one line, and not a beat that saves what it must not."""
     if isinstance(kind, str):
         kind = getattr(pytest.importorskip("redbeat"), kind.partition(":")[2])
-    assert schedulers._fenced(kind, lead).needs == (name,)
+    needs = schedulers._fenced(kind, lead).needs
+    assert name in needs
 
     class Without(kind):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -396,7 +407,7 @@ def test_an_attribute_that_nobody_promised(
         def __getattribute__(self, asked: str) -> Any:
             if asked == name:
                 raise AttributeError(asked)
-            return super().__getattribute__(asked)
+            return None if asked in needs else super().__getattribute__(asked)
 
     service = schedulers._led(app.Beat.Service, lead)(app, scheduler_cls=Without)
     with pytest.raises(SystemExit) as ended:
