@@ -226,9 +226,9 @@ def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
         measured = coverage.Coverage(
             data_file=str(data), source=[PACKAGE], config_file=False
         )
-        measured.set_option("run:dynamic_context", "test_function")
         measured.start()
-        status = pytest.main([word for word in PYTEST if word != "-x"] + SUITES)
+        words = [word for word in PYTEST if word != "-x"] + SUITES
+        status = pytest.main(words, plugins=[Contexts(measured)])
         measured.stop()
         measured.save()
         os._exit(int(status))
@@ -241,12 +241,22 @@ def tests_by_line(folder: Path) -> dict[tuple[str, int], set[str]]:
         for line, contexts in found.contexts_by_lineno(name).items():
             if line not in inside:
                 continue  # run by whichever test imports it first
-            for context in filter(None, contexts):
-                module, _, function = context.rpartition(".")
-                path = f"{module.replace('.', '/')}.py"
-                if (folder / path).is_file():
-                    reached[name, line].add(f"{path}::{function}")
+            reached[name, line].update(filter(None, contexts))
     return reached
+
+
+class Contexts:
+    """Tells coverage which test function runs, its fixtures included.
+
+    Args:
+        measured: the coverage that is being measured.
+    """
+
+    def __init__(self, measured: coverage.Coverage) -> None:
+        self._measured = measured
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._measured.switch_context(nodeid.partition("[")[0])
 
 
 def lines_of_functions(path: Path) -> set[int]:

@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..findings import Where
 from ..options.errors import PrivateNameError, private
-from .report import (
-    CONNECTING,
-    READY,
-    STARTING,
-    STOPPING,
-    TURN,
-    WAIT,
-    WORK,
-    Heartbeat,
-)
+from .report import CONNECTING, READY, STARTING, STOPPING, TURN, WAIT, WORK, Heartbeat
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -15,16 +15,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 __all__ = (
-    "CONNECTING",
-    "READY",
-    "STARTING",
-    "STOPPING",
-    "TURN",
-    "WAIT",
-    "WORK",
-    "Heartbeat",
-    "Sink",
-)
+    "CONNECTING", "READY", "STARTING", "STOPPING", "TURN", "WAIT", "WORK",
+    "Heartbeat", "Sink",
+)  # fmt: skip
 
 # The states of a process; `leader` has two more: "standing by" and "leading".
 STARTING = "starting"

@@ -18,13 +18,8 @@ from traceback import walk_stack
 from typing import Any
 
 __all__ = (
-    "LIBRARIES",
-    "is_patched",
-    "named_in",
-    "needed_by",
-    "restart",
-    "restart_early",
-)
+    "LIBRARIES", "is_patched", "named_in", "needed_by", "restart", "restart_early",
+)  # fmt: skip
 
 LIBRARIES = ("eventlet", "gevent")
 

@@ -23,14 +23,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = (
-    "PATH_GIVEN",
-    "RestartError",
-    "again",
-    "as_python_m",
-    "behind",
-    "on_sighup",
+    "PATH_GIVEN", "RestartError", "again", "as_python_m", "behind", "on_sighup",
     "started_with",
-)
+)  # fmt: skip
 
 # The variable in which `behind` hands the launcher the original PYTHONPATH.
 PATH_GIVEN = "PRODSERVER_CELERY5_PYTHONPATH"
