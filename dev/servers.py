@@ -36,7 +36,7 @@ __all__ = (
 
 # Debian's script in PATH switches to the user rabbitmq, who cannot use the folder.
 _RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-_VHOSTS = 40
+_VHOSTS = 60
 
 
 def hold_port() -> socket.socket:
@@ -165,6 +165,8 @@ class RabbitMQ:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_NODENAME": "tests@localhost",
             "RABBITMQ_PID_FILE": str(folder / "pid"),
+            # While it waits, Erlang would keep a core busy.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none",
         }
         (folder / "plugins").write_text("[].\n")
         (folder / "definitions.json").write_text(json.dumps(_definitions()))

@@ -24,6 +24,9 @@ pytest_plugins = ["prodserver_celery5.pytest_plugin"]
 # Folders whose tests start processes.
 SLOW = ("behaviour", "processes")
 
+# Servers that take long to start, and the words in a test's name that tell of them.
+HEAVY = {"mariadb": ("mariadb",), "rabbitmq": ("rabbitmq", "amqps")}
+
 
 @pytest.hookimpl(trylast=True)  # after the terminal's reporter
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let one of pytest's processes have all tests of a server that is heavy."""
+    for server, words in HEAVY.items():
+        if any(word in item.name for word in words):
+            item.add_marker(pytest.mark.xdist_group(server))
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-django, which puts its own first

@@ -18,7 +18,14 @@ LOSES_STATUS = celery.VERSION < (5, 3)
 @pytest.mark.parametrize(
     "scenario",
     [
-        pytest.param(each, id=each.name, marks=[pytest.mark.once] * each.once)
+        pytest.param(
+            each,
+            id=each.name,
+            marks=[
+                *([pytest.mark.once] * each.once),
+                *([pytest.mark.xdist_group("rabbitmq")] * (each.broker == "rabbitmq")),
+            ],
+        )
         for each in SCENARIOS
     ],
 )

@@ -194,6 +194,7 @@ def test_another_way_to_redis_survives_a_deploy(
         end_with_nothing_left(site, worker, server.port)
 
 
+@pytest.mark.xdist_group("rabbitmq")
 @needs_quorum_queues
 def test_quorum_queues_survive_a_deploy(make_site: MakeSite) -> None:
     site = make_site("prodserver", "rabbitmq")

@@ -179,6 +179,7 @@ def test_a_signal_in_the_midst_of_messages_loses_none(
     expect_queued(site, 50)
 
 
+@pytest.mark.xdist_group("rabbitmq")
 def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> None:
     site = make_site("prodserver", "rabbitmq")
     worker = graceful(site, 1, pool="prefork", concurrency=2)
@@ -200,6 +201,7 @@ def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> Non
     expect_queued(site, 3)
 
 
+@pytest.mark.xdist_group("rabbitmq")
 def test_a_process_that_has_inherited_the_connection_does_not_keep_it(
     make_site: MakeSite,
 ) -> None:

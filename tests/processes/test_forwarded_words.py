@@ -12,6 +12,8 @@ import pytest
 from prodserver_celery5.pytest_plugin.process import StartedProcess
 from tests.deployment import Deployment
 
+pytestmark = pytest.mark.once
+
 FLAG = 'PRODUCTION_PROCESSES["worker"]["ARGS"]["without-gossip"] = True\n'
 
 

@@ -84,6 +84,7 @@ def heart(deployment: Deployment) -> Heart:
     return Heart(deployment)
 
 
+@pytest.mark.once
 def test_a_file_that_a_cleaner_removes(heart: Heart) -> None:
     worker = heart.start("worker", pool="solo")
     heart.wait_for("ready", ready=True)
@@ -243,6 +244,7 @@ def test_a_beat_that_waits_for_its_broker(heart: Heart, all_services: Services) 
     assert stop_asleep(beat) == 0
 
 
+@pytest.mark.once
 def test_a_worker_with_a_deadline_is_alive_until_then(heart: Heart) -> None:
     code = "PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 3\n"
     worker = heart.start("worker", code=code)
@@ -304,6 +306,7 @@ def test_a_worker_that_is_told_to_stop_by_remote_control(heart: Heart) -> None:
     assert not heart.file.exists()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("program", ["worker", "beat"])
 def test_a_killed_process_leaves_a_file_that_says_so(
     heart: Heart, program: str
@@ -323,6 +326,7 @@ def test_a_killed_process_leaves_a_file_that_says_so(
     assert not heart.file.exists()
 
 
+@pytest.mark.once
 def test_two_processes_with_one_file(heart: Heart) -> None:
     worker = heart.start("worker")
     worker.wait_until_ready()
@@ -336,6 +340,7 @@ def test_two_processes_with_one_file(heart: Heart) -> None:
     assert worker.stop() == 0
 
 
+@pytest.mark.once
 def test_a_link_in_the_way(heart: Heart) -> None:
     precious = heart.deployment.folder / "precious"
     precious.write_text("precious")
@@ -360,6 +365,7 @@ def test_names_in_the_path(heart: Heart, program: str) -> None:
     assert process.stop() == 0
 
 
+@pytest.mark.once
 def test_a_relative_path_is_where_the_process_starts(heart: Heart) -> None:
     elsewhere = heart.deployment.folder / "elsewhere"
     elsewhere.mkdir()
@@ -464,6 +470,7 @@ def open_to_others(
         yield opened
 
 
+@pytest.mark.once
 @as_root
 @pytest.mark.parametrize("services", ["redis-sqlite"])
 @pytest.mark.parametrize("program", ["worker", "beat"])

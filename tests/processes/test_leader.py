@@ -33,7 +33,7 @@ AT_ONCE = LEASE / 2
 LEADING = "beat: Leading"
 STANDING_BY = "beat: Standing by: another one leads"
 
-# What depends on the database and its driver alone; SQLite stands for the others then.
+# What depends on the lock, or on the database and its driver, alone.
 once = pytest.mark.once
 
 
@@ -127,6 +127,7 @@ def test_a_beat_that_has_lost_its_lead_starts_again_under_its_pid(make: Any) -> 
     assert not wrongs(site.inbox.messages, site.runs())
 
 
+@once
 def test_a_leader_that_is_stopped_past_its_lease(make: Any) -> None:
     site = make("postgresql")
     first = site.start("first")
@@ -146,6 +147,7 @@ def test_a_leader_that_is_stopped_past_its_lease(make: Any) -> None:
     assert not wrongs(site.inbox.messages, site.runs())
 
 
+@once
 def test_a_leader_that_is_stopped_and_then_ended(make: Any) -> None:
     """It neither sends nor saves on its way out."""
     site = make("postgresql")
@@ -166,6 +168,7 @@ def test_a_leader_that_is_stopped_and_then_ended(make: Any) -> None:
 
 
 @once
+@once
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_a_pooler_is_refused_in_one_line(
     make: Any, stack: ExitStack, mode: str
@@ -183,6 +186,7 @@ def test_a_pooler_is_refused_in_one_line(
     assert "Traceback" not in beat.output
 
 
+@once
 def test_a_database_that_is_away(make: Any, stack: ExitStack) -> None:
     """At the start and later, beat waits and says so; it neither dies nor sends."""
     site = make("postgresql")
@@ -206,6 +210,7 @@ def test_a_database_that_is_away(make: Any, stack: ExitStack) -> None:
     assert not wrongs(site.inbox.messages, site.runs())
 
 
+@once
 def test_a_run_that_cannot_be_saved_is_not_sent(make: Any) -> None:
     site = make("postgresql")
     beat = site.start("beat")
@@ -227,6 +232,7 @@ def test_a_run_that_cannot_be_saved_is_not_sent(make: Any) -> None:
     assert not wrongs(site.inbox.messages, site.runs())
 
 
+@once
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_leader_that_is_killed_around_a_message(make: Any, moment: str) -> None:
     site = make("sqlite")
@@ -275,6 +281,7 @@ PeriodicTasks.update_changed()
 """
 
 
+@once
 @pytest.mark.parametrize("program", ["celery", "without the key", "with the key"])
 def test_a_schedule_that_changes_twice_within_a_tick(make: Any, program: str) -> None:
     """django-celery-beat sends the run of that tick twice, whoever starts it.
@@ -330,6 +337,7 @@ def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
     # while beat sends to Redis.
 
 
+@once
 @once
 def test_a_start_may_take_longer_than_the_lease(
     all_services: Services, stack: ExitStack, tmp_path: Path
@@ -387,6 +395,7 @@ def test_a_pidfile_of_another_process(make: Any) -> None:
     assert beat.stop() == 0
 
 
+@once
 def test_a_leader_is_ready_once_it_has_ticked(make: Any) -> None:
     """Not while it has the lock, and cannot read its schedule."""
     site = make("postgresql")

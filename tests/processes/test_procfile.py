@@ -15,8 +15,8 @@ pytestmark = pytest.mark.parametrize(
     "services",
     [
         "filesystem-sqlite",
-        "redis-postgresql",
-        # The oldest Celery has the newest kombu too.
+        # The oldest Celery has the newest kombu and psycopg, too.
+        pytest.param("redis-postgresql", marks=pytest.mark.once),
         pytest.param("rabbitmq-sqlite", marks=pytest.mark.once),
     ],
 )
