@@ -373,15 +373,15 @@ def soft_shutdown(site: Site, what: str, soft: int) -> Outcome:
 
 
 @scenario(
-    "2,000 acks_late tasks, ten kills, {broker}",
+    "1,000 acks_late tasks, five kills, {broker}",
     {"broker": "redis"},
     {"broker": "rabbitmq", "expected": {"popped": 0}},
     once=True,
     lost=0,
 )
-def ten_kills(site: Site) -> Outcome:
+def five_kills(site: Site) -> Outcome:
     """Workers end at random moments, by cold shutdown or SIGKILL to their group."""
-    sent = 2000
+    sent = 1000
     moments = random.Random(20261122)
     site.configure(
         "CELERY_BROKER_TRANSPORT_OPTIONS = {'visibility_timeout': 3}\n"
@@ -391,7 +391,7 @@ def ten_kills(site: Site) -> Outcome:
     began = time.monotonic()
     identifiers = site.send("work", *((f"ended {n}",) for n in range(sent)))
     stuck = 0
-    for number in range(10):
+    for number in range(5):
         worker = site.ready(concurrency=2)
         after = len(site.notes()) + moments.randrange(150)
         site.wait_until(

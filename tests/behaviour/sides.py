@@ -48,9 +48,6 @@ class Site(Deployment):
         self._stack = stack
         super().__init__(folder, ProdserverFixture(ROOT, folder, stack))
         self.env["REDIS_URL"] = broker
-        if side == "celery":
-            # Tracing takes 1.7 times the CPU, and is of no use for the command.
-            self.env.pop("COVERAGE_PROCESS_CONFIG", None)
 
     def configure(self, code: str) -> None:
         """Write the settings: the project's own, changed by some code."""

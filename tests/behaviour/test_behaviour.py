@@ -35,8 +35,6 @@ def test_it_behaves_as_the_command(
     if not scenario.runs:
         pytest.skip(f"not on Celery {celery.__version__}: see the scenario")
     sites = [make_site(side, scenario.broker) for side in SIDES]
-    # Tracing takes 1.7 times the CPU, and other tests reach the same lines.
-    sites[1].env.pop("COVERAGE_PROCESS_CONFIG", None)
     command, ours = both(scenario, sites)
     outcomes.add(scenario.name, command, ours)
     logs = "\n".join(site.logs() for site in sites)

@@ -107,8 +107,6 @@ def test_six_deploys_and_a_thousand_tasks(
     make_site: MakeSite, outcomes: Outcomes, server: str, pool: str
 ) -> None:
     sites = [make_site(side, server) for side in SIDES]
-    for site in sites:
-        site.env.pop("COVERAGE_PROCESS_CONFIG", None)
     with ThreadPoolExecutor() as executor:
         command, ours = executor.map(
             lambda site: deployed(site, pool, sent=1000, deploys=6, between=10), sites

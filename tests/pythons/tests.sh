@@ -22,5 +22,4 @@ pytest=(python -m pytest -q -p no:cacheprovider)
     -k 'not rabbitmq and not mariadb and not eventlet and not solo and not pool and not 600'
 # The last Celery that was made for an older Python.
 uv pip install --quiet 'celery~=5.3.0' 'kombu[redis]'
-"${pytest[@]}" tests/differential
 "${pytest[@]}" -n 3 -m smoke -k 'filesystem or broker_goes_away' tests/processes
