@@ -222,7 +222,7 @@ def test_a_message_that_comes_as_the_worker_stops_is_not_lost(
 ) -> None:
     """Redis sends it in reply to a request that nobody waits for any more."""
     site = make_site("prodserver", "redis")
-    worker = graceful(site, 2, concurrency=1, loglevel="DEBUG")
+    worker = graceful(site, 4, concurrency=1, loglevel="DEBUG")
     site.send("hold_late", ("a",))
     site.wait_until(lambda: site.done("began "))
     worker.send(signal.SIGTERM)
@@ -376,7 +376,8 @@ def relayed(
         if is_secure:
             name = "ssl_cert_reqs" if kind == "rediss" else "cert_reqs"
             code = f"import ssl\nCELERY_BROKER_USE_SSL = {{{name!r}: ssl.CERT_NONE}}\n"
-        site.configure(f"{code}PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 2\n")
+        # Celery's loop may sleep for two seconds before it sees SIGTERM.
+        site.configure(f"{code}PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 4\n")
         yield site, relay
 
 
