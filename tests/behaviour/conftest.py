@@ -16,9 +16,6 @@ from tests.services import Services
 from .outcomes import Outcomes, table
 from .sides import Site
 
-# Tests of lines that only such a process reaches.
-TRACED = ("test_grace.py", "test_green.py")
-
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     stats = terminalreporter.stats
@@ -61,8 +58,9 @@ def make_site(
             shutil.copy(migrated, folder / "db.sqlite3")
             server = broker(name, folder, stack)
             site = Site(side, folder, stack, server.url(), server)
-            # Tracing takes 1.7 times the CPU.
-            if request.path.name not in TRACED or name == "rabbitmq":
+            # Tracing takes 1.7 times the CPU, and all but the guard of a pool of
+            # threads has a unit test.
+            if "threads" not in request.node.name:
                 site.env.pop("COVERAGE_PROCESS_CONFIG", None)
             return site
 
