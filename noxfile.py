@@ -30,7 +30,7 @@ DJANGOS = ("4.2", "5.2", "6.0", "6.1")
 
 # Most tests wait for a process, so twice as many run as there are cores: one by one,
 # those with processes first, and all of a heavy server's in turn (tests/conftest.py).
-AT_ONCE = ("-n", str(2 * (os.cpu_count() or 1)), "--dist=loadgroup")
+AT_ONCE = ("-n", str(2 * (os.cpu_count() or 1)), "--dist=loadscope")
 # nox would kill a program within half a second of Ctrl-C; let it end what it started.
 PATIENT: dict[str, Any] = {"interrupt_timeout": 60, "terminate_timeout": 60}
 

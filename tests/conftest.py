@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ pytest_plugins = ["prodserver_celery5.pytest_plugin"]
 # Folders whose tests start processes.
 SLOW = ("behaviour", "processes")
 
-# Servers that take long to start, and the words in a test's name that tell of them.
-HEAVY = {"mariadb": ("mariadb",), "rabbitmq": ("rabbitmq", "amqps")}
+# Servers that take long to start; the names of their tests have the word.
+HEAVY = ("mariadb", "rabbitmq")
 
 
 @pytest.hookimpl(trylast=True)  # after the terminal's reporter
@@ -43,11 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, handler)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Let one of pytest's processes have all tests of a server that is heavy."""
-    for server, words in HEAVY.items():
-        if any(word in item.name for word in words):
-            item.add_marker(pytest.mark.xdist_group(server))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServer(LoadScopeScheduling):  # type: ignore[misc] # xdist may be absent
+        def _split_scope(self, nodeid: str) -> str:
+            name = nodeid.lower().replace("amqps", "rabbitmq")
+            return next((server for server in HEAVY if server in name), nodeid)
+
+    return ByServer(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-django, which puts its own first

@@ -18,14 +18,7 @@ LOSES_STATUS = celery.VERSION < (5, 3)
 @pytest.mark.parametrize(
     "scenario",
     [
-        pytest.param(
-            each,
-            id=each.name,
-            marks=[
-                *([pytest.mark.once] * each.once),
-                *([pytest.mark.xdist_group("rabbitmq")] * (each.broker == "rabbitmq")),
-            ],
-        )
+        pytest.param(each, id=each.name, marks=[pytest.mark.once] * each.once)
         for each in SCENARIOS
     ],
 )

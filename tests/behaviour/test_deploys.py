@@ -192,10 +192,10 @@ def test_another_way_to_redis_survives_a_deploy(
         end_with_nothing_left(site, worker, server.port)
 
 
-@pytest.mark.xdist_group("rabbitmq")
+@pytest.mark.parametrize("server", ["rabbitmq"])
 @needs_quorum_queues
-def test_quorum_queues_survive_a_deploy(make_site: MakeSite) -> None:
-    site = make_site("prodserver", "rabbitmq")
+def test_quorum_queues_survive_a_deploy(make_site: MakeSite, server: str) -> None:
+    site = make_site("prodserver", server)
     site.configure(
         'CELERY_TASK_DEFAULT_QUEUE_TYPE = "quorum"\n'
         "PRODUCTION_PROCESSES['worker']['GRACE_SECONDS'] = 1\n"

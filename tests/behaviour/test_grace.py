@@ -179,9 +179,11 @@ def test_a_signal_in_the_midst_of_messages_loses_none(
     expect_queued(site, 50)
 
 
-@pytest.mark.xdist_group("rabbitmq")
-def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> None:
-    site = make_site("prodserver", "rabbitmq")
+@pytest.mark.parametrize("server", ["rabbitmq"])
+def test_an_early_acknowledged_task_is_named_as_lost(
+    make_site: MakeSite, server: str
+) -> None:
+    site = make_site("prodserver", server)
     worker = graceful(site, 1, pool="prefork", concurrency=2)
     (early,) = site.send("hold", ("early",))
     (late,) = site.send("hold_late", ("late",))
@@ -201,11 +203,11 @@ def test_an_early_acknowledged_task_is_named_as_lost(make_site: MakeSite) -> Non
     expect_queued(site, 3)
 
 
-@pytest.mark.xdist_group("rabbitmq")
+@pytest.mark.parametrize("server", ["rabbitmq"])
 def test_a_process_that_has_inherited_the_connection_does_not_keep_it(
-    make_site: MakeSite,
+    make_site: MakeSite, server: str
 ) -> None:
-    site = make_site("prodserver", "rabbitmq")
+    site = make_site("prodserver", server)
     worker = graceful(site, 1, concurrency=1, max_tasks_per_child=1)
     (first,) = site.children(worker)
     site.send("write", ("first",))
