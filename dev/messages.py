@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         collect("start", str(self))
 
     Finding.__init__ = found  # type: ignore[method-assign] # to hear of each
-    CommandError.__init__ = raised  # type: ignore[method-assign] # and this
+    CommandError.__init__ = raised  # type: ignore[method-assign] # and of these
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -116,7 +116,7 @@ class SecureRedis(Redis):
 class Sentinel(Redis):
     """A Redis server that clients find through a Sentinel."""
 
-    transport_options: dict[str, Any] = {"master_name": "main"}  # noqa: RUF012 - read
+    transport_options: dict[str, Any] = {"master_name": "main"}  # noqa: RUF012 - only read
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         super().__init__(folder, stack)
@@ -165,8 +165,6 @@ class RabbitMQ:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_NODENAME": "tests@localhost",
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            # While it waits, Erlang would keep a core busy.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none",
         }
         (folder / "plugins").write_text("[].\n")
         (folder / "definitions.json").write_text(json.dumps(_definitions()))

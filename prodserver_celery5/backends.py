@@ -32,7 +32,7 @@ try:
     from django_prodserver.backends.base import BaseWorkerBackend
 except ImportError:
 
-    class BaseWorkerBackend(BaseServerBackend):  # type: ignore[no-redef] # as in 3
+    class BaseWorkerBackend(BaseServerBackend):  # type: ignore[no-redef] # 3 has it
         """django-prodserver 2 has one kind of backend."""
 
 

@@ -49,9 +49,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Let one of pytest's processes have all tests of a server that is heavy."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByServer(LoadScopeScheduling):  # type: ignore[misc] # xdist may be absent
+    class ByServer(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            name = nodeid.lower().replace("amqps", "rabbitmq")
+            name = nodeid.lower().replace("amqps", "rabbitmq")  # which is that with TLS
             return next((server for server in HEAVY if server in name), nodeid)
 
     return ByServer(config, log)

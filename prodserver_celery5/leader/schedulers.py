@@ -162,11 +162,12 @@ class _FencedDatabase(_Fenced):
     needs = ("_dirty", "_schedule")
 
     def sync(self) -> None:
-        for name in tuple(self._dirty) if self.lead.is_held() else ():
-            # What stays is left to the scheduler's own `sync`, which says why.
-            with suppress(Error, KeyError, ObjectDoesNotExist):
-                self._write(self._schedule[name])
-                self._dirty.discard(name)
+        if self.lead.is_held():
+            for name in tuple(self._dirty):
+                # What fails stays for the scheduler's own `sync`, which says why.
+                with suppress(Error, KeyError, ObjectDoesNotExist):
+                    self._write(self._schedule[name])
+                    self._dirty.discard(name)
         super().sync()
 
     def _write(self, entry: Any) -> None:

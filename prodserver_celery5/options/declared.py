@@ -152,7 +152,7 @@ def named(param: click.Parameter) -> click.Parameter:
             spellings = (*param.opts, *param.secondary_opts)
             raise OptionError(message, "", where, absent, spellings) from exc
 
-    declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign] # a copy
+    declared.handle_parse_result = handle_parse_result  # type: ignore[method-assign] # of a copy
     return declared
 
 

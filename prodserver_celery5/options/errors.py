@@ -28,7 +28,7 @@ class OptionError(ValueError):
         self,
         message: str,
         hint: str = "",
-        where: Where = Where(),  # noqa: B008 - a tuple
+        where: Where = Where(),  # noqa: B008 - it cannot change
         absent: click.Parameter | None = None,
         spellings: Sequence[str] = (),
     ) -> None:

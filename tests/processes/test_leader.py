@@ -168,7 +168,6 @@ def test_a_leader_that_is_stopped_and_then_ended(make: Any) -> None:
 
 
 @once
-@once
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_a_pooler_is_refused_in_one_line(
     make: Any, stack: ExitStack, mode: str
@@ -337,7 +336,6 @@ def test_without_the_key_nothing_of_it_is_loaded(make: Any) -> None:
     # while beat sends to Redis.
 
 
-@once
 @once
 def test_a_start_may_take_longer_than_the_lease(
     all_services: Services, stack: ExitStack, tmp_path: Path
