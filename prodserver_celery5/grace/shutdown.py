@@ -85,6 +85,9 @@ class Grace:
         self._start_thread = unpatched("_thread", "start_new_thread")
         self._sleep = unpatched("time", "sleep")
         self._telling = unpatched("_thread", "allocate_lock")()
+        self._leaving = unpatched("_thread", "allocate_lock")()
+        # As early as here, so that it is called after what others register.
+        atexit.register(self._leave)
         if green.is_patched("eventlet"):
             # See `_wait`: Celery counts only eventlet's own threads, and none of those
             # can be started in a signal handler.
@@ -154,6 +157,8 @@ class Grace:
             if not self._worker.pool.is_green:
                 self._acknowledge()
             self._sleep(min(TICK, left))
+        if not self._leaving.acquire(blocking=False):
+            return
         for step in (self._read, self._acknowledge_by_the_loop, self._give_back):
             try:
                 step()
@@ -162,6 +167,14 @@ class Grace:
                     "Ending, though %s failed", step.__name__.strip("_"), exc_info=True
                 )
         self._tell_and_end()
+
+    def _leave(self) -> None:
+        """Leave, if the deadline has not come; if it has, let `_wait` end the process.
+
+        Up to Python 3.13 an interpreter that ends unwinds the stacks of other threads.
+        One that has switched greenlets, as a patched socket does, crashes by that.
+        """
+        self._leaving.acquire(timeout=SECONDS_TO_END)
 
     def _guard(self, ends: float) -> None:
         """End the worker, even if the broker does not answer."""

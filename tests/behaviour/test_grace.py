@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -507,3 +509,56 @@ def test_without_the_key_nothing_of_it_is_loaded(make_site: MakeSite) -> None:
     worker = site.ready()
     assert "loaded: True" in worker.output
     assert worker.stop() == 0
+
+
+# The main thread leaves while another one gives back, through greenlets of its own.
+LEAVING = """
+import atexit, sys, time
+{patch}
+from types import SimpleNamespace as Fake
+from kombu.asynchronous.timer import Timer
+from prodserver_celery5.grace.brokers import unpatched
+from prodserver_celery5.grace.shutdown import Grace
+
+def close():
+    gives_back.release()
+    leaves.acquire()
+    for _ in range(100):
+        time.sleep(0.005)
+    print("gave back", flush=True)
+
+gives_back, leaves = (unpatched("_thread", "allocate_lock")() for _ in range(2))
+gives_back.acquire(), leaves.acquire()
+connection = Fake(transport=Fake(driver_type="other"), close=close)
+grace = Grace(
+    Fake(
+        state=Fake(active_requests=set(), reserved_requests=set()),
+        consumer=Fake(connection=connection, timer=Timer()),
+        pool=Fake(is_green=True, spawn_n=print),
+        hub=None, pidlock=None, statedb=None,
+    ),
+    0.1,
+)
+atexit.register(leaves.release)
+grace.begin("SIGTERM")
+gives_back.acquire()
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "from gevent import monkey; monkey.patch_all()",
+        "import eventlet; eventlet.monkey_patch()",
+    ],
+    ids=GREEN,
+)
+def test_a_worker_that_leaves_cuts_no_giving_back_short(patch: str) -> None:
+    """Some of these would crash: Python unwinds a stack that greenlet has changed."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING.format(patch=patch)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "gave back" in done.stdout, done.stderr
+    assert done.returncode == 0

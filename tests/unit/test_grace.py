@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import faulthandler
 import fcntl
 import os
@@ -77,6 +78,7 @@ def grace(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
     worker.pool = Fake(is_green=False, spawn_n=do)
     consumer.app = Fake(connection_for_read=lambda: other(lambda: None))
     worker.hub = Fake(close=lambda: do("close"))
+    monkeypatch.setattr(atexit, "register", lambda *_: None)
     grace: Any = Grace(worker, 2.5)
     grace._start_thread = lambda *thread: do(thread)
     grace._sleep = clock.sleep
@@ -232,6 +234,23 @@ def test_it_ends_without_a_line_that_cannot_be_written(
     with pytest.raises(ZeroDivisionError):
         grace._tell_and_end()
     assert clock.did == ENDED
+
+
+def test_a_worker_that_leaves_is_left_alone(grace: Any, clock: Clock) -> None:
+    grace._leave()
+    wait(grace, 0)
+    assert not clock.did
+
+
+def test_a_worker_that_leaves_waits_for_what_is_given_back(
+    grace: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not forever: the guard has a turn by then, and the process must end."""
+    monkeypatch.setattr(module, "SECONDS_TO_END", 0.01)
+    wait(grace, 0)
+    began = time.perf_counter()
+    grace._leave()
+    assert time.perf_counter() - began >= 0.01
 
 
 def test_celery_acknowledges_until_its_loop_ends(grace: Any, clock: Clock) -> None:
