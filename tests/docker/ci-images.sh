@@ -26,9 +26,7 @@ work=$(mktemp -d)
 trap 'as_root rm -rf "$work"' EXIT
 
 if ! command -v debootstrap >/dev/null || ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    as_root apt-get update -qq
-    as_root apt-get install -y -qq --no-install-recommends debootstrap python3-venv >/dev/null
+    .ci/apt debootstrap python3-venv
 fi
 
 # A container may not be able to reach, or verify, a package index that this machine

@@ -15,16 +15,10 @@ as_root() {
 
 if ! docker info >/dev/null 2>&1; then
     if ! command -v dockerd >/dev/null; then
-        export DEBIAN_FRONTEND=noninteractive
-        as_root apt-get update -qq
         # This script starts the daemon; the package must not start another.
-        printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
-        as_root chmod +x /usr/sbin/policy-rc.d
-        as_root apt-get install -y -qq --no-install-recommends docker.io >/dev/null
+        "$here/../../.ci/apt" docker.io
         # Newer Debians have the client in a separate package.
-        command -v docker >/dev/null \
-            || as_root apt-get install -y -qq --no-install-recommends docker-cli >/dev/null
-        as_root rm /usr/sbin/policy-rc.d
+        command -v docker >/dev/null || "$here/../../.ci/apt" docker-cli
     fi
     daemon=$(mktemp -d)
     export DOCKER_HOST=unix://$daemon/socket

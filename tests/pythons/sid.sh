@@ -21,11 +21,7 @@ mkdir -p "$cache"
 make() {
     as_root rm -rf "$root"
     as_root find "$cache" -maxdepth 1 -name 'sid-*' -mtime +60 -exec rm -rf {} +
-    if ! command -v debootstrap >/dev/null; then
-        export DEBIAN_FRONTEND=noninteractive
-        as_root apt-get update -qq
-        as_root apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
-    fi
+    command -v debootstrap >/dev/null || .ci/apt debootstrap
     as_root debootstrap --variant=minbase --include="$packages" sid "$root" \
         >"$cache/log" 2>&1 || { tail "$cache/log"; exit 1; }
     # Whole from here on.
