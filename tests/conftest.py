@@ -102,6 +102,7 @@ def services() -> str:
 
 @pytest.fixture
 def deployment(
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     migrated: Path,
     prodserver: ProdserverFixture,
@@ -116,9 +117,8 @@ def deployment(
         assert done.returncode == 0, done.stderr
 
     deployment.env |= all_services.env(services, migrate)
-    if services != "filesystem-sqlite":
-        # Tracing takes 1.7 times the CPU: the default services are enough.
-        deployment.env.pop("COVERAGE_PROCESS_CONFIG", None)
+    if request.path.name == "test_procfile.py" and services == "filesystem-sqlite":
+        deployment.trace()
     if "DATABASE_URL" not in deployment.env:
         shutil.copy(migrated, tmp_path / "db.sqlite3")
     return deployment

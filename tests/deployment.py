@@ -24,7 +24,7 @@ __all__ = (
 )
 
 # Nothing else: tests must not depend on the environment of the machine.
-INHERITED = ("LANG", "PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+INHERITED = ("LANG", "PATH", "TMPDIR")
 
 
 class Deployment:
@@ -51,6 +51,15 @@ class Deployment:
             "SECRET_KEY": "only-for-tests",
             "WORKER_CONCURRENCY": "1",
         }
+
+    def trace(self) -> None:
+        """Measure the coverage of processes; that takes twice the CPU.
+
+        Few tests need it: nearly every line that a process runs has a unit test.
+        """
+        name = "COVERAGE_PROCESS_CONFIG"
+        if name in os.environ:
+            self.env[name] = os.environ[name]
 
     def configure(self, code: str) -> None:
         """Write settings: the project's own, then some code that changes them.

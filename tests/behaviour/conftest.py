@@ -58,10 +58,8 @@ def make_site(
             shutil.copy(migrated, folder / "db.sqlite3")
             server = broker(name, folder, stack)
             site = Site(side, folder, stack, server.url(), server)
-            # Tracing takes 1.7 times the CPU, and all but the guard of a pool of
-            # threads has a unit test.
-            if "threads" not in request.node.name:
-                site.env.pop("COVERAGE_PROCESS_CONFIG", None)
+            if "threads" in request.node.name:  # no unit test has their guard
+                site.trace()
             return site
 
         yield make

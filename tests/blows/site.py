@@ -128,9 +128,8 @@ class Site:
         self.broker = stack.enter_context(Relay(redis.port))
         self.inbox = Inbox(redis.port, int(broker.rpartition("/")[2]))
         stack.callback(self.inbox.close)
-        inherited = ("PATH", "COVERAGE_PROCESS_CONFIG")
         self.env = {
-            **{name: os.environ[name] for name in inherited if name in os.environ},
+            "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "DJANGO_SETTINGS_MODULE": "tests.blows.settings",
             "BROKER": broker.replace(f":{redis.port}/", f":{self.broker.port}/"),
@@ -138,8 +137,6 @@ class Site:
             **env,
         }
         if server:
-            # Tracing takes 1.7 times the CPU: with SQLite it is enough.
-            self.env.pop("COVERAGE_PROCESS_CONFIG", None)
             self.url = server.url(self._release, "blows")
         else:
             self.url = f"sqlite:///{folder / 'db.sqlite3'}"
