@@ -67,9 +67,8 @@ def mistakes(command: Command, args: Any, whole: OptionError) -> Iterator[Option
     if isinstance(args, (str, list, tuple)):
         with suppress(OptionError):  # which is the whole error
             words = spell(command, args)
-    error: OptionError | None = whole
-    while error and words != (words := pasted.without(words, error.spellings)):
-        error = None
+    error = whole
+    while words != (words := pasted.without(words, error.spellings)):
         try:
             command.parse(words)
         except OptionError as exc:

@@ -155,11 +155,12 @@ def test_a_mistake_in_a_variable_that_celery_does_not_name(
     assert str(mistake).startswith("it takes one or two numbers, the maximum first, ")
 
 
-def test_an_argument_of_the_app_is_no_key() -> None:
+@pytest.mark.parametrize("seen", [lambda app: app, command.Unconfigured])
+def test_an_argument_of_the_app_is_no_key(seen: Any) -> None:
     app = Celery("proj", set_as_current=False)
     app.user_options["worker"].add(click.Argument(["words"], nargs=-1))
     with pytest.raises(command.UnknownOptionError):
-        parsing.words("worker", app, {"words": "x"})
+        parsing.words("worker", seen(app), {"words": "x"})
 
 
 @pytest.fixture
