@@ -37,6 +37,7 @@ PROCESSES = {
     "heartbeat": HEARTBEATS,
     "leader": LEADERS,
     "process": [
+        "tests/unit/test_picture.py",
         "tests/behaviour/test_green.py",
         "tests/behaviour/test_started.py",
         "tests/behaviour/test_surroundings.py",
