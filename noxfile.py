@@ -70,29 +70,27 @@ def is_installable(celery: str, django: str, python: str) -> bool:
 
 
 def combinations() -> Iterator[Any]:
-    """Yield each Celery with each django-prodserver; with `--full`, with everything.
+    """Yield each Celery with one of everything else; with `--full`, with each.
 
-    Django and Python rotate over the pairs, so that each version occurs. The first and
-    the last pair are the lowest and the newest, which run all that versions can change;
-    those between have two halves, to run at once.
+    django-prodserver, Django and Python rotate, so that each version occurs. The first
+    and the last Celery have the lowest and the newest of all, and run all that versions
+    can change.
     """
-    pairs = [
-        (celery, prodserver, environments)
-        for celery, prodserver in itertools.product(CELERIES, PRODSERVERS)
-        if (
-            environments := [
-                (django, python)
-                for python, django in itertools.product(PYTHONS, DJANGOS)
-                if is_installable(celery, django, python)
-            ]
-        )
+    is_full = "--full" in sys.argv
+    each = [
+        (celery, prodserver, [*environments(celery)])
+        for number, celery in enumerate(CELERIES)
+        for prodserver in PRODSERVERS
+        # From the first to the last, by steps of two.
+        if is_full or prodserver == PRODSERVERS[2 * number % len(PRODSERVERS)]
     ]
-    for number, (celery, prodserver, rest) in enumerate(pairs, 1):
-        whole = {1: ("lowest", rest[0]), len(pairs): ("newest", rest[-1])}
-        end, environment = whole.get(number, ("between", None))
-        if "--full" not in sys.argv:
-            # 5 shares no factor with the number of choices, so each has its turn.
-            rest = [environment or rest[number * 5 % len(rest)]]
+    each = [(*pair, rest) for *pair, rest in each if rest]
+    for number, (celery, prodserver, rest) in enumerate(each):
+        ends = {0: ("lowest", rest[0]), len(each) - 1: ("newest", rest[-1])}
+        end, environment = ends.get(number, ("between", None))
+        if not is_full:
+            # 7 shares no factor with the number of choices, so each has its turn.
+            rest = [environment or rest[number * 7 % len(rest)]]
         for django, python in rest:
             is_end = (django, python) == environment
             yield nox.param(
@@ -100,9 +98,16 @@ def combinations() -> Iterator[Any]:
                 id=f"py{python}-celery{celery}-prodserver{prodserver}-django{django}",
                 tags=[
                     f"celery{celery}", f"py{python}", f"django{django}",
-                    *([end] if is_end else ["between", f"between{1 + number % 2}"]),
+                    end if is_end else "between",
                 ],
             )  # fmt: skip
+
+
+def environments(celery: str) -> Iterator[tuple[str, str]]:
+    """Yield each Django and Python that can be installed with a Celery."""
+    for python, django in itertools.product(PYTHONS, DJANGOS):
+        if is_installable(celery, django, python):
+            yield django, python
 
 
 def install(
@@ -227,13 +232,6 @@ def everything(session: nox.Session) -> None:
         session.run("coverage", "report")
 
 
-def smoke(session: nox.Session, words: str) -> None:
-    """Run one start, task and stop without a service, and what else has these words."""
-    session.run(
-        "python", "-m", "pytest", "-q", "-m", "smoke", "-k", words, "tests/processes"
-    )
-
-
 @nox.session(venv_backend="uv", default=False)
 @nox.parametrize("python,celery,prodserver,django,whole", list(combinations()))
 def matrix(
@@ -250,13 +248,12 @@ def matrix(
         *(["setuptools<81"] if celery in ("5.0", "5.1") else []),
     )  # fmt: skip
     with session.chdir(away):
-        # Once for each Celery: what ARGS mean, and what becomes of a lost broker, does
-        # not depend on the others.
-        once = prodserver == PRODSERVERS[-1]
-        if once:
-            session.run("python", "-m", "pytest", "-q", "tests/differential")
+        session.run("python", "-m", "pytest", "-q", "tests/differential")
         if not whole:
-            smoke(session, "filesystem or broker_goes_away" if once else "filesystem")
+            session.run(
+                "python", "-m", "pytest", "-q", "-m", "smoke",
+                "-k", "filesystem or broker_goes_away", "tests/processes",
+            )  # fmt: skip
             return
         words = [arg for arg in session.posargs if arg != "--full"]
         session.run(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from importlib.metadata import requires, version
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -61,6 +63,19 @@ def test_the_table_has_what_the_matrix_runs() -> None:
         assert lowest()[NAMES[name]] == versions[0]
     assert row("Django") == ", ".join(known["DJANGOS"])
     assert lowest()["django"] == known["DJANGOS"][0]
+
+
+def test_each_version_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pythons = ("3.10", "3.11", "3.12", "3.13")  # SID_PYTHONS have their own session
+    monkeypatch.setattr(noxfile, "PYTHONS", pythons)
+    monkeypatch.setattr(sys, "argv", ["nox"])
+    turns = [param.args for param in noxfile.combinations()]
+    assert {turn[0] for turn in turns} == {*pythons}
+    assert [turn[1] for turn in turns] == [*noxfile.CELERIES]
+    assert {turn[2] for turn in turns} == {*noxfile.PRODSERVERS}
+    assert {turn[3] for turn in turns} == {*noxfile.DJANGOS}
+    assert turns[0][2:4] == (noxfile.PRODSERVERS[0], noxfile.DJANGOS[0])
+    assert turns[-1][2] == noxfile.PRODSERVERS[-1]
 
 
 def test_the_classifiers_have_them() -> None:
