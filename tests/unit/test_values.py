@@ -35,6 +35,15 @@ def test_what_cannot_be_compared_is_the_same_as_itself_alone() -> None:
     assert not values.same({"queues": hostile}, {"queues": Hostile()})
 
 
+def test_what_looks_alike_is_not_the_same() -> None:
+    class Alike:
+        def __repr__(self) -> str:
+            return "Alike"
+
+    assert not values.same(Alike(), Alike())
+    assert not values.same(1, True)
+
+
 def test_what_cannot_be_shown_is_named_by_its_type() -> None:
     assert values.shown(Hostile()) == "<Hostile>"
     assert values.reason(MuteError()) == "MuteError"
