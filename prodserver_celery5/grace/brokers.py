@@ -46,7 +46,7 @@ class Broker:
 
     def has(self, request: Any) -> bool:
         """Whether a request's message is certain to have gone back."""
-        return self._all_back
+        return self._all_back and not request.message.acknowledged
 
     def lacks(self, request: Any) -> bool:
         """Whether a request's message was no longer there to go back."""

@@ -80,6 +80,7 @@ class Grace:
         self._dropped: deque[Any] = deque(maxlen=1000)
         self._results: Results | None = None
         self._broker: Broker | None = None
+        self._unfinished: tuple[list[Any], list[Any]] | None = None
         # A patched thread or sleep would wait for the hub, which a task may block. They
         # are looked up now because `begin` runs in a signal handler.
         self._start_thread = unpatched("_thread", "start_new_thread")
@@ -159,7 +160,8 @@ class Grace:
             self._sleep(min(TICK, left))
         if not self._leaving.acquire(blocking=False):
             return
-        for step in (self._read, self._acknowledge_by_the_loop, self._give_back):
+        steps = self._read, self._acknowledge_by_the_loop, self._settle, self._give_back
+        for step in steps:
             try:
                 step()
             except Exception:
@@ -208,6 +210,16 @@ class Grace:
         if self._worker.hub and self._worker.consumer.blueprint.state != bootsteps.RUN:
             self._worker.hub.close()
 
+    def _settle(self) -> None:
+        """Let what has ended be acknowledged; a hub that a task blocks does not."""
+        if not self._worker.pool.is_green:
+            self._acknowledge()
+        ends = time.monotonic() + SECONDS_TO_READ
+        while time.monotonic() < ends and any(
+            r.acknowledged and not r.message.acknowledged for r in self._received
+        ):
+            self._sleep(0.005)
+
     def _read(self) -> None:
         """Let Celery read the results that children have sent until now."""
         if self._results:
@@ -215,8 +227,10 @@ class Grace:
 
     def _give_back(self) -> None:
         self._broker = broker_of(self._worker.consumer, self._sleep)
+        # What ends from now on goes back all the same, and has to be named.
+        self._unfinished = self._running(), self._unstarted()
         try:
-            self._broker.give_back([*self._running(), *self._unstarted()])
+            self._broker.give_back([r for rs in self._unfinished for r in rs])
         except Exception as exc:
             self._broker.error = f"{type(exc).__name__}: {exc}"
 
@@ -236,12 +250,12 @@ class Grace:
     def _tell(self) -> None:
         logger = logging.getLogger(f"celery.{__name__}")
         broker = self._broker or Broker(None, self._sleep)
-        running, unstarted = self._running(), self._unstarted()
+        running, unstarted = self._unfinished or (self._running(), self._unstarted())
         back = [r for r in running if broker.has(r)]
         waiting = [r for r in unstarted if broker.has(r)]
         active = list(self._worker.state.active_requests)
         lost = [r for r in active if r.acknowledged and not r.task.acks_late]
-        gone = [r for r in running if broker.lacks(r)]
+        gone = [r for r in running if broker.lacks(r) and not r.acknowledged]
         for request in back:
             logger.warning("Given back: %s[%s]", request.name, request.id)
         for request in gone:
@@ -251,7 +265,7 @@ class Grace:
         stuck = [
             r
             for r in (*running, *unstarted)
-            if not broker.has(r) and not broker.lacks(r)
+            if not (broker.has(r) or broker.lacks(r) or r.acknowledged)
         ]
         for request in stuck:
             logger.error("Not given back: %s[%s]", request.name, request.id)

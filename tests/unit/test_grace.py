@@ -103,7 +103,7 @@ def request(id: str, late: bool = True, **more: Any) -> Request:
     """Make one of Celery's requests without its message."""
     made = object.__new__(Request)
     made.name, made.id, made._task = "mail", id, Fake(acks_late=late)
-    made._message = Fake(delivery_tag=id)
+    made._message = Fake(delivery_tag=id, acknowledged=False)
     vars(made).update(more)
     return made
 
@@ -181,7 +181,7 @@ def test_it_waits_and_gives_back_and_tells_and_ends(grace: Any, clock: Clock) ->
     grace._tell = lambda: clock.did.append("tell")
     grace._results = Fake(take=lambda *args: clock.did.append(args))
     wait(grace, 0.25)
-    last = [(1.0, grace._sleep), "close", "give back", "tell", *ENDED]
+    last = [(1.0, grace._sleep), "close", ("grace", True), "give back", "tell", *ENDED]
     assert clock.did == [("grace", True)] * 3 + last
     assert clock.slept == pytest.approx([0.1, 0.1, 0.05])
 
@@ -204,7 +204,7 @@ def test_what_fails_at_the_deadline_does_not_stop_the_rest(
     assert failed.levelname == "CRITICAL"
     assert failed.exc_info
     assert told.message.endswith("gave back 0 running and 0 unstarted tasks; lost 0.")
-    assert clock.did == ENDED
+    assert clock.did == ["acknowledge", *ENDED]
 
 
 @pytest.mark.parametrize(("left", "slept"), [(4, 4), (-1, 0)])
@@ -268,6 +268,50 @@ def test_a_pool_without_an_event_loop(grace: Any) -> None:
     grace._worker.hub = None
     grace._acknowledge_by_the_loop()
     grace._read()
+
+
+@pytest.mark.parametrize(("turns", "slept"), [(3, 3), (999, 200)])
+def test_what_has_ended_by_the_deadline_is_acknowledged_first(
+    grace: Any, clock: Clock, turns: int, slept: int
+) -> None:
+    """Its hub may have a hundred to acknowledge, or be blocked."""
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        ended.message.acknowledged = len(clock.slept) == turns
+
+    grace._worker.pool.is_green = True
+    grace._sleep = sleep
+    ended = request("ended", acknowledged=True)
+    grace._received = {ended, request("running")}
+    grace._settle()
+    assert len(clock.slept) == pytest.approx(slept, abs=1)
+    assert not clock.did
+
+
+def test_what_ends_while_it_goes_back_is_named(
+    grace: Any, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If its message had been acknowledged by then, it has not gone back."""
+    ended, done = request("ended"), request("gone")
+    grace._worker.state.active_requests = {ended, done}
+    grace._worker.consumer.connection = redis(clock, channel("ended", "gone"))
+    grace._give_back()
+    grace._worker.state.active_requests = set()
+    vars(ended)["acknowledged"] = vars(done)["acknowledged"] = True
+    grace._tell()
+    assert [record.message for record in caplog.records] == [
+        "Given back: mail[ended]",
+        "2.5 s after SIGTERM: gave back 1 running and 0 unstarted tasks; lost 0.",
+    ]
+
+
+def test_what_was_acknowledged_before_the_connection_closed_is_not_back() -> None:
+    broker = Broker(Fake(close=lambda: None), time.sleep)
+    broker.give_back([])
+    ended, running = request("ended"), request("running")
+    ended.message.acknowledged = True
+    assert (broker.has(ended), broker.has(running)) == (False, True)
 
 
 def test_in_a_hub_it_does_so_again_and_again(grace: Any, clock: Clock) -> None:
