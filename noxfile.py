@@ -77,12 +77,12 @@ def combinations() -> Iterator[Any]:
     can change.
     """
     is_full = "--full" in sys.argv
+    turns = [PRODSERVERS[-n % len(PRODSERVERS)] for n in range(len(CELERIES))]
+    turns[-1] = PRODSERVERS[-1]
     each = [
         (celery, prodserver, [*environments(celery)])
-        for number, celery in enumerate(CELERIES)
-        for prodserver in PRODSERVERS
-        # From the first to the last, by steps of two.
-        if is_full or prodserver == PRODSERVERS[2 * number % len(PRODSERVERS)]
+        for celery, turn in zip(CELERIES, turns, strict=True)
+        for prodserver in (PRODSERVERS if is_full else [turn])
     ]
     each = [(*pair, rest) for *pair, rest in each if rest]
     for number, (celery, prodserver, rest) in enumerate(each):

@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from billiard import active_children
@@ -40,7 +41,8 @@ SECONDS_TO_GIVE_BACK = 2.0
 # keeps the interpreter, no thread of Python's gets a turn to end it.
 SECONDS_TO_END = 3.0
 
-# How long results that have come may take to be read, in seconds.
+# How long results that have come may take to be read, and then what has ended to be
+# acknowledged, in seconds each.
 SECONDS_TO_READ = 1.0
 
 # How often a pool without an event loop acknowledges what has ended, in seconds.
@@ -80,6 +82,7 @@ class Grace:
         self._dropped: deque[Any] = deque(maxlen=1000)
         self._results: Results | None = None
         self._broker: Broker | None = None
+        # What ran and what waited as it went back.
         self._unfinished: tuple[list[Any], list[Any]] | None = None
         # A patched thread or sleep would wait for the hub, which a task may block. They
         # are looked up now because `begin` runs in a signal handler.
@@ -173,8 +176,8 @@ class Grace:
     def _leave(self) -> None:
         """Leave, if the deadline has not come; if it has, let `_wait` end the process.
 
-        Up to Python 3.13 an interpreter that ends unwinds the stacks of other threads.
-        One that has switched greenlets, as a patched socket does, crashes by that.
+        Up to Python 3.13 an interpreter that ends unwinds the stacks of other threads,
+        and crashes where greenlets have switched, as they do for a patched socket.
         """
         self._leaving.acquire(timeout=SECONDS_TO_END)
 
@@ -230,7 +233,7 @@ class Grace:
         # What ends from now on goes back all the same, and has to be named.
         self._unfinished = self._running(), self._unstarted()
         try:
-            self._broker.give_back([r for rs in self._unfinished for r in rs])
+            self._broker.give_back(chain(*self._unfinished))
         except Exception as exc:
             self._broker.error = f"{type(exc).__name__}: {exc}"
 
