@@ -109,7 +109,9 @@ def deployment(
     services: str,
     all_services: Services,
 ) -> Deployment:
-    deployment = Deployment(tmp_path, prodserver)
+    file = request.path.name
+    api = file in ("test_procfile.py", "test_internet.py")
+    deployment = Deployment(tmp_path, prodserver, api=api)
 
     def migrate(url: str) -> None:
         deployment.env["DATABASE_URL"] = url
@@ -117,7 +119,7 @@ def deployment(
         assert done.returncode == 0, done.stderr
 
     deployment.env |= all_services.env(services, migrate)
-    if request.path.name == "test_procfile.py" and services == "filesystem-sqlite":
+    if file == "test_procfile.py" and services == "filesystem-sqlite":
         deployment.trace()
     if "DATABASE_URL" not in deployment.env:
         shutil.copy(migrated, tmp_path / "db.sqlite3")

@@ -1,0 +1,3 @@
+"""Of a project that serves nothing."""
+
+urlpatterns: list[object] = []
