@@ -517,8 +517,11 @@ import atexit, sys, time
 {patch}
 from types import SimpleNamespace as Fake
 from kombu.asynchronous.timer import Timer
+from prodserver_celery5.grace import shutdown
 from prodserver_celery5.grace.brokers import unpatched
-from prodserver_celery5.grace.shutdown import Grace
+
+# On a busy machine, too.
+shutdown.SECONDS_TO_GIVE_BACK = shutdown.SECONDS_TO_END = 60
 
 def close():
     gives_back.release()
@@ -530,7 +533,7 @@ def close():
 gives_back, leaves = (unpatched("_thread", "allocate_lock")() for _ in range(2))
 gives_back.acquire(), leaves.acquire()
 connection = Fake(transport=Fake(driver_type="other"), close=close)
-grace = Grace(
+grace = shutdown.Grace(
     Fake(
         state=Fake(active_requests=set(), reserved_requests=set()),
         consumer=Fake(connection=connection, timer=Timer()),

@@ -71,10 +71,10 @@ class Inbox:
 
     def _take(self) -> None:
         while self._open:
-            if not (found := self._redis.lpop("celery")):
-                time.sleep(0.01)
+            if not (found := self._redis.blpop(["celery"], timeout=0.5)):
                 continue
-            headers = json.loads(found)["headers"]  # type: ignore[arg-type]
+            _, message = found  # type: ignore[misc] # redis has both kinds of client
+            headers = json.loads(message)["headers"]
             told = (headers.get(key, 0) for key in ("run", "noted", "sender", "name"))
             self.messages.append(Message(time.time(), *told))
 
