@@ -684,21 +684,17 @@ def pools(site: Site, pool: str) -> Outcome:
 
 
 @scenario(
-    "100 naps, {pool}, {task}",
-    *(
-        {"pool": pool, "task": task}
-        for pool in ("gevent", "eventlet")
-        for task in ("nap", "nap_with_orm")
-    ),
+    "100 naps, {pool}",
+    {"pool": "gevent"},
+    {"pool": "eventlet"},
     status=0,
     ran=100,
     lost=0,
 )
-def naps(site: Site, pool: str, task: str) -> Outcome:
-    """With the ORM, each greenlet has its own connection."""
+def naps(site: Site, pool: str) -> Outcome:
+    """Each greenlet has its own connection to the database."""
     # All are there when the worker comes: a busy machine sends one at a time.
-    calls = [(0.2, n) if task == "nap" else (0.2,) for n in range(100)]
-    site.send(task, *calls)
+    site.send("nap_with_orm", *[(0.2,)] * 100)
     worker = site.ready(pool=pool, concurrency=100)
     site.wait_until(lambda: sum(n.startswith("ended") for n in site.notes()) == 100)
     notes = site.notes()
@@ -706,23 +702,19 @@ def naps(site: Site, pool: str, task: str) -> Outcome:
     for note in notes:
         under_way += 1 if note.startswith("began") else -1
         most = max(most, under_way)
-    shared: Outcome = {}
-    if task == "nap_with_orm":
-        connections = {note for note in notes if note.startswith("ended")}
-        shared = {
-            "connections": len(connections),
-            "own connections": len(connections) > 5,
-            "changed": "ended changed" in connections,
-        }
+    connections = {note for note in notes if note.startswith("ended")}
     outcome = site.end_idle(worker)
     ended = sum(note.startswith("ended") for note in notes)
-    return outcome | shared | {
+    return outcome | {
         "ran": ended,
         "lost": max(0, 100 - ended - site.waiting()),
+        "connections": len(connections),
+        "own connections": len(connections) > 5,
+        "changed": "ended changed" in connections,
         "at once": most,
         # In sequence it would be 1.
         "many at once": most > 5,
-    }  # fmt: skip
+    }
 
 
 @scenario(

@@ -11,15 +11,14 @@ from dev.procfile import commands, free_port
 from prodserver_celery5.pytest_plugin.process import DEADLINE
 from tests.deployment import Deployment, stop_asleep, wait_until, wait_until_asleep
 
-pytestmark = pytest.mark.parametrize(
-    "services",
-    [
-        "filesystem-sqlite",
-        # The oldest Celery has the newest kombu and psycopg, too.
-        pytest.param("redis-postgresql", marks=pytest.mark.once),
-        pytest.param("rabbitmq-sqlite", marks=pytest.mark.once),
-    ],
-)
+# The oldest Celery has the newest kombu and psycopg, too.
+POSTGRESQL = pytest.param("redis-postgresql", marks=pytest.mark.once)
+RABBITMQ = pytest.param("rabbitmq-sqlite", marks=pytest.mark.once)
+
+
+def on(*services: object) -> pytest.MarkDecorator:
+    """Run a test without services, and with some."""
+    return pytest.mark.parametrize("services", ["filesystem-sqlite", *services])
 
 
 def get(url: str) -> bytes:
@@ -28,6 +27,7 @@ def get(url: str) -> bytes:
         return response.read()
 
 
+@on(POSTGRESQL)
 def test_web_answers_on_port(deployment: Deployment) -> None:
     port = free_port()
     deployment.env["PORT"] = str(port)
@@ -40,6 +40,7 @@ def test_web_answers_on_port(deployment: Deployment) -> None:
 
 
 @pytest.mark.smoke
+@on(POSTGRESQL, RABBITMQ)
 def test_worker_runs_a_task_whose_effect_is_in_the_database(
     deployment: Deployment,
 ) -> None:
@@ -62,6 +63,7 @@ def test_worker_runs_a_task_whose_effect_is_in_the_database(
     assert log == "('s@example.org', 'sent')"
 
 
+@on(RABBITMQ)
 def test_sigterm_lets_the_worker_finish_the_task_under_way(
     deployment: Deployment,
 ) -> None:
@@ -77,6 +79,7 @@ def test_sigterm_lets_the_worker_finish_the_task_under_way(
 
 
 @pytest.mark.smoke
+@on(POSTGRESQL, RABBITMQ)
 def test_idle_processes_end_with_0(deployment: Deployment) -> None:
     deployment.env["PORT"] = str(free_port())
     processes = [deployment.start(name) for name in ("web", "worker", "beat")]
@@ -97,6 +100,7 @@ with transaction.atomic():  # as in the admin: else beat may look between two wr
 """
 
 
+@on(POSTGRESQL, RABBITMQ)
 def test_beat_sends_what_is_due_and_follows_the_database(
     deployment: Deployment,
 ) -> None:
@@ -155,6 +159,7 @@ print(PeriodicTask.objects.get(name="early").total_run_count)
 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["one leads", "without the key"])
+@on(POSTGRESQL)
 def test_two_beats_during_a_deploy(deployment: Deployment, leads: bool) -> None:
     if leads:
         deployment.configure(
