@@ -13,7 +13,7 @@ __all__ = (
 )  # fmt: skip
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # what text editors make of --
-_SHELL = re.compile(r"[&|;<]|\d*>|.*[;&]$")
+_SHELL = re.compile(r"[&|;<`]|\$\(|\d*>|.*[;&]$")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*=")
 _UNEXPANDED = re.compile(
     r"\$(?:(?P<name>[A-Za-z_]\w*)|\{(?P<braced>\w+)(?::?-(?P<default>[^}]*))?\}"

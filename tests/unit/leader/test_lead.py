@@ -146,6 +146,9 @@ def test_a_beat_that_is_ending_neither_leads_nor_starts_again(
             act()
         assert ended.value.code is None
     assert not lead._lock.is_held()
+    assert lead._lock.acquire()
+    with pytest.raises(SystemExit):
+        lead.begin_tick()
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ WORKER: list[Row] = [
     ("-l INFO && echo done", "E007", "ARGS word '&&': "),
     ("-l INFO # note", "E007", "ARGS cannot have comments."),
     ("-Q default, mail", "E007", "Remove the space before it: default,mail."),
-    ('-l INFO "$@"', "E007", "ARGS word '$@': "),
+    ('-l INFO "$@"', "E007", f"ARGS word '$@': it belongs to no option. {SHELL}. Remove it."),
+    ("-l INFO $(cat options)", "E007", f"ARGS word '$(cat': it belongs to no option. {SHELL}. Remove it."),
+    ("-l INFO `cat options`", "E007", f"ARGS word '`cat': it belongs to no option. {SHELL}. Remove it."),
     ("\u2014loglevel=info", "E007", "A text editor changed its dashes: write --loglevel=info."),
     ("-l INFO now", "E007", "ARGS word 'now': it belongs to no option."),
     ("-- celeryd.prefetch_multiplier=1", "E007", "ARGS word 'celeryd.prefetch_multiplier=1'"
