@@ -25,6 +25,9 @@ pytest_plugins = ["prodserver_celery5.pytest_plugin"]
 # Folders whose tests start processes.
 SLOW = ("behaviour", "processes")
 
+# Of those, the files whose tests ask the project's API.
+WEB = ("test_procfile.py", "test_internet.py")
+
 # Servers that take long to start; the names of their tests have the word.
 HEAVY = ("mariadb", "rabbitmq")
 
@@ -110,7 +113,7 @@ def deployment(
     all_services: Services,
 ) -> Deployment:
     file = request.path.name
-    api = file in ("test_procfile.py", "test_internet.py")
+    api = request.path.parent.name != "processes" or file in WEB
     deployment = Deployment(tmp_path, prodserver, api=api)
 
     def migrate(url: str) -> None:

@@ -42,7 +42,7 @@ class Deployment:
     """
 
     def __init__(
-        self, folder: Path, prodserver: ProdserverFixture, *, api: bool = False
+        self, folder: Path, prodserver: ProdserverFixture, *, api: bool = True
     ) -> None:
         self.folder = folder
         self._api = api

@@ -46,7 +46,7 @@ class Site(Deployment):
         self._code = ""
         self._entries: dict[str, Mapping[str, Any]] = {}
         self._stack = stack
-        super().__init__(folder, ProdserverFixture(ROOT, folder, stack))
+        super().__init__(folder, ProdserverFixture(ROOT, folder, stack), api=False)
         self.env["REDIS_URL"] = broker
 
     def configure(self, code: str) -> None:

@@ -457,7 +457,7 @@ def open_to_others(
 ) -> Iterator[Deployment]:
     """A deployment in a folder that, unlike pytest's, other users can enter."""
     with tempfile.TemporaryDirectory() as name:
-        opened = Deployment(Path(name), prodserver)
+        opened = Deployment(Path(name), prodserver, api=False)
         opened.folder.chmod(0o755)
         # The unprivileged user writes here.
         data = opened.folder / "data"
