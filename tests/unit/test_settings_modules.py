@@ -55,22 +55,23 @@ CHANGED = (
 )
 
 
+CASES: list[tuple[str, list[str], dict[str, str], str]] = [
+    (DEFAULT.format(name="live"), [], {}, TWO_DEFAULTS),
+    (DEFAULT.format(name="local"), [], {}, ""),
+    (DEFAULT.format(name="live"), ["--settings=proj.local"], {}, ""),
+    (DEFAULT.format(name="live"), [], {"DJANGO_SETTINGS_MODULE": "proj.local"}, ""),
+    (ASSIGNED.format(name="live"), [], {}, CHANGED),
+    (ASSIGNED.format(name="local"), [], {}, ""),
+]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-@pytest.mark.parametrize("imported", [True, False])
 @pytest.mark.parametrize(
-    ("names", "words", "env", "expected"),
+    ("names", "words", "env", "expected", "imported"),
     [
-        (DEFAULT.format(name="live"), [], {}, TWO_DEFAULTS),
-        (DEFAULT.format(name="local"), [], {}, ""),
-        (DEFAULT.format(name="live"), ["--settings=proj.local"], {}, ""),
-        (
-            DEFAULT.format(name="live"),
-            [],
-            {"DJANGO_SETTINGS_MODULE": "proj.local"},
-            "",
-        ),
-        (ASSIGNED.format(name="live"), [], {}, CHANGED),
-        (ASSIGNED.format(name="local"), [], {}, ""),
+        *((*case, True) for case in CASES),
+        # What is found, also where the project's package does not import its app.
+        *((*case, False) for case in CASES if case[-1]),
     ],
 )
 def test_two_settings_modules(
