@@ -164,6 +164,7 @@ def task_module(site: Site, program: str) -> Outcome:
 @scenario("schema not migrated, DatabaseScheduler", status=1)
 def not_migrated(site: Site) -> Outcome:
     (site.folder / "db.sqlite3").unlink()
+    site.configure("INSTALLED_APPS.append('django_celery_beat')\n")
     return site.fails(
         "beat", scheduler="django_celery_beat.schedulers:DatabaseScheduler"
     )

@@ -25,6 +25,9 @@ SIDES = ("celery", "prodserver")
 
 READY = r"\S+ ready\."
 
+# What a start need not import, on either side: its beats read no database.
+UNUSED = ("django.contrib.admin", "django_celery_beat")
+
 
 class Site(Deployment):
     """A deployment whose processes are run by one of the two sides.
@@ -57,6 +60,7 @@ class Site(Deployment):
             for program, args in self._entries.items()
         )
         super().configure(
+            f"INSTALLED_APPS = [n for n in INSTALLED_APPS if n not in {UNUSED}]\n"
             "CELERY_IMPORTS = ('tests.behaviour.tasks',)\n"
             # Celery says so of a child that is late, and kills it.
             f"CELERY_WORKER_PROC_ALIVE_TIMEOUT = 60\n{entries}{code}"
