@@ -25,7 +25,7 @@ pytest_plugins = ["prodserver_celery5.pytest_plugin"]
 # Folders whose tests start processes.
 SLOW = ("behaviour", "processes")
 
-# Of those, the files whose tests ask the project's API.
+# Files in them whose tests need the project's API.
 WEB = ("test_procfile.py", "test_internet.py")
 
 # Servers that take long to start; the names of their tests have the word.

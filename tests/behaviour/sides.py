@@ -25,7 +25,7 @@ SIDES = ("celery", "prodserver")
 
 READY = r"\S+ ready\."
 
-# What a start need not import, on either side: its beats read no database.
+# Apps that cost CPU at each start, and that one scenario alone has a use for.
 UNUSED = ("django.contrib.admin", "django_celery_beat")
 
 

@@ -73,7 +73,7 @@ class Inbox:
         while self._open:
             if not (found := self._redis.blpop(["celery"], timeout=0.5)):
                 continue
-            _, message = found  # type: ignore[misc] # redis has both kinds of client
+            _, message = found
             headers = json.loads(message)["headers"]
             told = (headers.get(key, 0) for key in ("run", "noted", "sender", "name"))
             self.messages.append(Message(time.time(), *told))

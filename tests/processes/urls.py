@@ -1,3 +1,3 @@
-"""Of a project that serves nothing."""
+"""No URLs, for processes that serve nothing."""
 
 urlpatterns: list[object] = []
